@@ -99,7 +99,7 @@ python-versions: wheel build ## test the Python package with each version of Pyt
 deploy-check: ## check every deploy file with schemas and tools, without bringing anything up (docs/deployment.md)
 	deploy/check/check.sh
 
-deploy-test: build ## bring the deploy files up in a container engine and send requests (6 minutes; docs/deployment.md)
+deploy-test: build ## bring the deploy files up in container engines and send requests (10 minutes; docs/deployment.md)
 	deploy/test/run.sh
 
 # The seeds of a run are fixed, so it can be repeated; docs/testing.md says how to run an input again.

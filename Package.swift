@@ -206,7 +206,7 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling",
-                "ExpertPooling", "Receipts", "OpenInference",
+                "ExpertPooling", "Receipts", "OpenInference", "JSONValues",
                 "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],

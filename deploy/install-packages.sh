@@ -94,6 +94,9 @@ deploy    util-linux               nsenter unshare
 deploy    runc                     runc
 deploy    systemd                  systemd-analyze
 deploy    prometheus               promtool prometheus
+deploy    podman                   podman
+deploy    netavark                 /usr/lib/podman/netavark
+deploy    aardvark-dns             /usr/lib/podman/aardvark-dns
 TABLE
 }
 

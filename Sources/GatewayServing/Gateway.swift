@@ -88,6 +88,7 @@ public final class Gateway: Sendable {
         }
         let lanes = ModelLanes(
             lane,
+            alias: configuration.modelName,
             folder: configuration.checkpointsDirectory.map { CheckpointFolder(path: $0) },
             logger: logger
         ) { name, serving in
@@ -213,6 +214,12 @@ public final class Gateway: Sendable {
                 group.addTask {
                     await self.becomeReady()
                     return false
+                }
+                if let path = self.configuration.rolloutFile {
+                    group.addTask {
+                        await RolloutFile(path: path, lanes: self.lanes, logger: self.logger).run()
+                        return false
+                    }
                 }
                 group.addTask {
                     try await self.server.run()

@@ -19,7 +19,10 @@ public struct GatewayConfiguration: Sendable {
     /// Whether rollouts are taken from other machines too.
     public var takesRemoteRollouts = false
 
-    /// The model's name as clients see it; the folder's if it is missing.
+    /// The file that says which of the checkpoints is to be served; nil leaves that to rollouts.
+    public var rolloutFile: String?
+
+    /// What clients may call whatever is served, in dialects where requests name a model; nil if there is no such name.
     public var modelName: String?
 
     /// The folder of a LoRA adapter to merge into the weights of a whole checkpoint.
@@ -127,6 +130,19 @@ public struct GatewayConfiguration: Sendable {
             table.encodeTimePerStep.problem(with: self.engine.encodeTimePerStep),
         ]
         if let problem = problems.lazy.compactMap({ $0 }).first { throw GatewayError(.configuration, problem) }
+        guard self.rolloutFile == nil || self.checkpointsDirectory != nil else {
+            throw GatewayError(
+                .configuration,
+                "rollout-file is set, but there is no folder to load its checkpoints from; pass --checkpoints DIR too"
+            )
+        }
+        let isNameLegal = self.modelName?.utf8.allSatisfy { $0 >= 0x20 } ?? true
+        if let name = self.modelName, !isNameLegal || !(1...200).contains(name.utf8.count) {
+            throw GatewayError(
+                .configuration,
+                "model-name has \(name.utf8.count) bytes; it must be 1 to 200, none of them a control character"
+            )
+        }
         try Self.check("port", self.port, within: 0...65_535)
         try Self.check("the longest target in tokens", self.limits.maxTargetTokens, within: 1...65_536)
         try self.cluster.validate()

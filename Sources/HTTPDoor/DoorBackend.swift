@@ -54,6 +54,17 @@ public protocol DoorBackend: TokenTexts {
     /// Describes the served model and its limits.
     var model: ModelDescription { get }
 
+    /// The models that requests may name: the served one, and another one that a rollout gives requests.
+    var models: [ModelDescription] { get }
+
+    /// The gateway with one checkpoint, for all that a request asks of it: the checkpoint stays loaded as long as this is kept.
+    ///
+    /// - Parameters:
+    ///   - name: The model that the request names; nil leaves it to the gateway.
+    ///   - body: The request's body, whose bytes decide while a rollout divides requests.
+    /// - Returns: The gateway; nil if it has no model of that name.
+    func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)?
+
     /// Describes the cluster as the gateway sees it.
     var cluster: ClusterDescription { get }
 

@@ -29,7 +29,7 @@ public struct InferRequest: Sendable {
     /// - Throws: `RPCError`: `NOT_FOUND` for another model, `INVALID_ARGUMENT` with the name of what is wrong.
     public init(_ request: ModelInferRequest, model: ModelDescription) throws(RPCError) {
         guard ModelTensors.names(request.modelName, version: request.modelVersion, model) else {
-            throw Self.unknownModel(request.modelName, request.modelVersion, model)
+            throw Self.unknownModel(request.modelName, request.modelVersion, [model])
         }
         self.id = request.id
         self.isRaw = !request.rawInputContents.isEmpty
@@ -75,14 +75,12 @@ public struct InferRequest: Sendable {
     /// - Parameters:
     ///   - name: The name in the request.
     ///   - version: The version in the request.
-    ///   - model: The served model.
+    ///   - models: The models that a request may name.
     /// - Returns: The error, with `NOT_FOUND`.
-    public static func unknownModel(_ name: String, _ version: String, _ model: ModelDescription) -> RPCError {
+    public static func unknownModel(_ name: String, _ version: String, _ models: [ModelDescription]) -> RPCError {
         let wanted = version.isEmpty ? Self.shown(name) : "\(Self.shown(name)) in version \(Self.shown(version))"
-        return RPCError(
-            .notFound,
-            "this server has no model \(wanted); it has \(model.name) in version \(ModelTensors.version(of: model))"
-        )
+        let known = models.map { "\($0.name) in version \(ModelTensors.version(of: $0))" }.joined(separator: ", and ")
+        return RPCError(.notFound, "this server has no model \(wanted); it has \(known)")
     }
 
     static func shown(_ text: String) -> String { ErrorText.shown(String(text.prefix(200))) }

@@ -26,6 +26,7 @@ struct WebCluster: Sendable {
         pools: Int = 2,
         replicas: Int = 1,
         gatewayArguments: [String] = [],
+        hostArguments: [String] = [],
         onGatewayExit: ChildExitPolicy = .fail,
         _ body: @escaping @Sendable (WebCluster) async throws -> Void
     ) async throws {
@@ -38,6 +39,7 @@ struct WebCluster: Sendable {
             pools: pools,
             replicas: replicas,
             gatewayArguments: arguments,
+            hostArguments: hostArguments,
             onGatewayExit: onGatewayExit
         ) { client, cluster in
             let text = try String(contentsOfFile: file, encoding: .utf8)

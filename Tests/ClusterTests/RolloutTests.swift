@@ -13,7 +13,7 @@ import Testing
 @Suite("Rollouts across processes", .serialized)
 struct RolloutTests {
     /// A folder with two checkpoints of the miniature's shape: `plain`, the miniature, and `tuned`, which answers otherwise.
-    private final class Checkpoints: Sendable {
+    final class Checkpoints: Sendable {
         let path: String
         private let scratch: ScratchFolder
 
@@ -38,7 +38,7 @@ struct RolloutTests {
     }
 
     /// What each checkpoint answers to each prompt, by fingerprint.
-    private final class KnownAnswers: Sendable {
+    final class KnownAnswers: Sendable {
         private let known = Mutex<[UInt64: [String: [UInt32]]]>([:])
 
         /// Asks for every prompt's answer from the only checkpoint that is served.
@@ -71,7 +71,7 @@ struct RolloutTests {
     }
 
     /// Requests that run until they are stopped.
-    private final class Load: Sendable {
+    final class Load: Sendable {
         struct Counts: Sendable {
             var answered = 0
             var mixed = 0
@@ -116,7 +116,7 @@ struct RolloutTests {
         }
     }
 
-    private static func request(_ prompt: String, seed: UInt64 = 0) -> GenerateRequest {
+    static func request(_ prompt: String, seed: UInt64 = 0) -> GenerateRequest {
         GenerateRequest(
             input: .text(prompt),
             parameters: GenerationParameters(maxNewTokens: 16, seed: seed),
@@ -124,7 +124,7 @@ struct RolloutTests {
         )
     }
 
-    private static func rollout(_ arguments: [String], at address: String) async throws -> String {
+    static func rollout(_ arguments: [String], at address: String) async throws -> String {
         let result = try await Commands.run(TestCluster.executable, ["rollout"] + arguments + ["--gateway", address])
         #expect(result.status == 0, "\(arguments): \(result.text) \(result.errors)")
         return result.text

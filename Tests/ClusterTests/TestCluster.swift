@@ -51,6 +51,7 @@ enum TestCluster {
     ///   - pools: Number of pools.
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
+    ///   - hostArguments: Further arguments of each expert host.
     ///   - onGatewayExit: What to do when the gateway exits early.
     ///   - body: The test.
     /// - Throws: What the body throws, or why the processes did not start.
@@ -58,6 +59,7 @@ enum TestCluster {
         pools: Int,
         replicas: Int = 1,
         gatewayArguments: [String] = [],
+        hostArguments: [String] = [],
         onGatewayExit: ChildExitPolicy = .fail,
         body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
     ) async throws {
@@ -65,6 +67,7 @@ enum TestCluster {
             pools: pools,
             replicas: replicas,
             gatewayArguments: gatewayArguments,
+            hostArguments: hostArguments,
             onGatewayExit: onGatewayExit
         ) { cluster in
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in

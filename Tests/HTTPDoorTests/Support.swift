@@ -25,6 +25,12 @@ struct Words: DoorBackend {
         return model
     }
 
+    var models: [ModelDescription] { [self.model] }
+
+    func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)? {
+        name == nil || name == self.model.name ? self : nil
+    }
+
     var cluster: ClusterDescription { ClusterDescription() }
     var maxStopStrings: Int { 4 }
     var maxConcurrentRequests: Int { 96 }

@@ -69,7 +69,7 @@ enum ImportTable {
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
-                "Tokenization", "BatchScheduling", "ExpertPooling", "Receipts", "OpenInference",
+                "Tokenization", "BatchScheduling", "ExpertPooling", "Receipts", "OpenInference", "JSONValues",
             ]),
         // Requests of the Open Inference Protocol as the gateway's, and its answers.
         "OpenInference": ["SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore"],

@@ -9,15 +9,17 @@
 # are in memory.
 #
 #   engines_prepare          finds or unpacks an engine; sets ENGINES to `given` or `own`
-#   engine_up NAME           starts one
-#   engines_join A B         gives each an address on a private link: address_of NAME
+#   engine_up NAME           starts one, unless it is up
+#   engine_lose NAME         ends one at once, with all its containers, as a machine that loses power
+#   engines_join NAME...     gives each an address on a private network: address_of NAME
 #   on NAME COMMAND...       runs docker and the like against one
 #   near NAME COMMAND...     runs a program in the network that the engine publishes ports in
 #   kill_container NAME ID   ends a container's process, as a fault would
 #   engines_down
 
 ENGINE_PROGRAMS=${ENGINE_PROGRAMS:-$ROOT/.build/deploy-test/engine}
-declare -A ENGINE_INIT=()
+declare -A ENGINE_INIT=() ENGINE_ADDRESS=()
+ENGINE_SWITCH=
 
 engines_prepare() {
     if [ "${DEPLOY_TEST_ENGINE:-}" != own ] && docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
@@ -29,14 +31,7 @@ engines_prepare() {
         echo "error: no Docker engine is running here, and one of the test's own needs root on Debian" >&2
         return 1
     fi
-    local missing=() program
-    for program in runc:runc iptables:iptables ip:iproute2 nsenter:util-linux; do
-        command -v "${program%%:*}" >/dev/null 2>&1 || missing+=("${program##*:}")
-    done
-    if [ ${#missing[@]} -gt 0 ]; then
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-    fi
+    "$ROOT/deploy/install-packages.sh" deploy || return 1
     [ -x "$ENGINE_PROGRAMS/usr/sbin/dockerd" ] || engine_unpack
     export PATH=$ENGINE_PROGRAMS/usr/sbin:$ENGINE_PROGRAMS/usr/bin:$PATH
     export DOCKER_CONFIG=$ENGINE_PROGRAMS/config
@@ -75,6 +70,7 @@ CONF
 # The first process of an engine's namespaces. Like init, it waits for processes that dockerd leaves behind.
 engine_main() {
     local home=$1 name=$2
+    echo "$name" > /proc/sys/kernel/hostname
     ip link set lo up
     mount -t tmpfs tmpfs /run
     mount -t tmpfs -o size="${DEPLOY_TEST_MEMORY:-4g}" tmpfs "$home/data"
@@ -85,10 +81,10 @@ engine_main() {
 
 engine_up() {
     local name=$1 home=$WORK/$1 outer
-    [ "$ENGINES" = own ] || return 0
+    [ "$ENGINES" = own ] && [ -z "${ENGINE_INIT[$name]:-}" ] || return 0
     mkdir -p "$home/data"
     export -f engine_main
-    setsid unshare --mount --net --pid --fork --mount-proc --propagation private --kill-child \
+    setsid unshare --mount --net --uts --pid --fork --mount-proc --propagation private --kill-child \
         bash -c 'engine_main "$@"' engine "$home" "$name" </dev/null >"$home/log" 2>&1 &
     outer=$!
     for _ in $(seq 100); do
@@ -125,26 +121,32 @@ near() {
     fi
 }
 
-# The test's own two engines are joined by a link between their networks, which this machine never sees.
+# The test's own engines are joined by a bridge in a network of its own, which this machine never sees. Not in one of the engines':
+# its firewall would see what the others send to each other.
 engines_join() {
+    local name number
     [ "$ENGINES" = own ] || return 0
-    ip link add "link-$1" netns "${ENGINE_INIT[$1]}" type veth peer name "link-$2" netns "${ENGINE_INIT[$2]}"
-    near "$1" ip address add 10.93.0.1/30 dev "link-$1"
-    near "$2" ip address add 10.93.0.2/30 dev "link-$2"
-    near "$1" ip link set "link-$1" up
-    near "$2" ip link set "link-$2" up
-    ENGINE_FIRST=$1
+    if [ -z "$ENGINE_SWITCH" ]; then
+        # shellcheck disable=SC2016 # expanded inside
+        setsid unshare --net sh -c 'ip link add machines type bridge && ip link set machines up && echo up > "$1" && exec sleep infinity' \
+            switch "$WORK/switch" </dev/null &
+        ENGINE_SWITCH=$!
+        until_true 10 test -s "$WORK/switch" || return 1
+    fi
+    for name in "$@"; do
+        [ -z "${ENGINE_ADDRESS[$name]:-}" ] || continue
+        number=$((${#ENGINE_ADDRESS[@]} + 1))
+        ip link add "to-$name" netns "$ENGINE_SWITCH" type veth peer name machines netns "${ENGINE_INIT[$name]}" &&
+            nsenter --target "$ENGINE_SWITCH" --net ip link set "to-$name" master machines up &&
+            near "$name" ip address add "10.93.0.$number/24" dev machines &&
+            near "$name" ip link set machines up || return 1
+        ENGINE_ADDRESS[$name]=10.93.0.$number
+    done
 }
 
 # The address at which containers of the other engine reach an engine's published ports.
 address_of() {
-    if [ "$ENGINES" = given ]; then
-        echo host-gateway
-    elif [ "$1" = "$ENGINE_FIRST" ]; then
-        echo 10.93.0.1
-    else
-        echo 10.93.0.2
-    fi
+    if [ "$ENGINES" = given ]; then echo host-gateway; else echo "${ENGINE_ADDRESS[$1]}"; fi
 }
 
 # `docker kill` counts as an intended stop, after which no policy restarts the container; so kill the process itself.
@@ -160,14 +162,19 @@ kill_container() {
     fi
 }
 
+engine_lose() {
+    local name=$1 init=${ENGINE_INIT[$1]}
+    unset "ENGINE_INIT[$name]"
+    kill -KILL "$init" 2>/dev/null || true
+    while kill -0 "$init" 2>/dev/null; do sleep 0.1; done
+    find /sys/fs/cgroup -depth -type d -path "*/switchyard-deploy-test-$name*" -exec rmdir {} \; 2>/dev/null || true
+}
+
 engines_down() {
     local name
-    for name in "${!ENGINE_INIT[@]}"; do
-        kill -KILL "${ENGINE_INIT[$name]}" 2>/dev/null || true
-    done
-    for name in "${!ENGINE_INIT[@]}"; do
-        while kill -0 "${ENGINE_INIT[$name]}" 2>/dev/null; do sleep 0.1; done
-        find /sys/fs/cgroup -depth -type d -path "*/switchyard-deploy-test-$name*" -exec rmdir {} \; 2>/dev/null || true
-    done
-    ENGINE_INIT=()
+    # All at once first: they end beside each other.
+    for name in "${!ENGINE_INIT[@]}"; do kill -KILL "${ENGINE_INIT[$name]}" 2>/dev/null || true; done
+    for name in "${!ENGINE_INIT[@]}"; do engine_lose "$name"; done
+    [ -z "$ENGINE_SWITCH" ] || kill "$ENGINE_SWITCH" 2>/dev/null || true
+    ENGINE_SWITCH=
 }

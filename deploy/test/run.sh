@@ -7,7 +7,8 @@
 #
 # It builds an image from the executable .build/release/switchyard (SWITCHYARD names another one). engine.sh gets what an engine
 # needs and this machine lacks. Settings: DEPLOY_TEST_ENGINE=own ignores a running Docker; DEPLOY_TEST_KEEP=1 leaves everything
-# up and prints where it is; DEPLOY_TEST_REPORT=FILE writes the table there as Markdown.
+# up and prints where it is; DEPLOY_TEST_REPORT=FILE writes the table there as Markdown. With CI set, a step that is skipped fails
+# the run: as root on Debian none is.
 set -uo pipefail
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -25,6 +26,8 @@ ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
 . "$ROOT/deploy/test/steps-fetch.sh"
 . "$ROOT/deploy/test/steps-monitoring.sh"
 . "$ROOT/deploy/test/steps-secure.sh"
+. "$ROOT/deploy/test/steps-swarm.sh"
+. "$ROOT/deploy/test/steps-kube.sh"
 
 # Each step is a function that fails on a fault, and may set NOTE for the table.
 STEPS=(
@@ -38,6 +41,7 @@ STEPS=(
     "demo-kill       | a killed host is restarted by policy                  | step_demo_kill"
     "demo-upgrade    | hosts are replaced under load, no failure             | step_demo_upgrade"
     "demo-model      | a second model beside the first, never mixed          | step_demo_model"
+    "demo-rollout    | the checkpoint changes under load and back, never mixed | step_demo_rollout"
     "demo-fetch      | a host fetches its shard over HTTPS and keeps it      | step_demo_fetch"
     "demo-monitoring | Prometheus scrapes every part and loads the rules     | step_demo_monitoring"
     "demo-alert      | a stopped pool raises an alert; a started one ends it | step_demo_alert"
@@ -53,9 +57,19 @@ STEPS=(
     "apart-generate  | requests succeed between them                         | step_apart_generate"
     "apart-scale     | a pool scaled 1 to 3 on its own machine               | step_apart_scale"
     "apart-down      | both go down and leave nothing behind                 | step_apart_down"
+    "swarm-up        | compose/stack.yaml comes up on a swarm of three machines | step_swarm_up"
+    "swarm-generate  | requests succeed through the gateway of each machine  | step_swarm_generate"
+    "swarm-scale     | a pool scaled 1 to 3 to 1 under load, no failure      | step_swarm_scale"
+    "swarm-update    | a new image and new certificates under load, no failure | step_swarm_update"
+    "swarm-node      | a machine is lost under load, no failure              | step_swarm_node"
+    "swarm-down      | it goes down and leaves nothing behind                | step_swarm_down"
+    "kube-up         | podman kube play of deploy/kubernetes comes up        | step_kube_up"
+    "kube-generate   | requests succeed, with tokens of a config map         | step_kube_generate"
+    "kube-kill       | a pod's host that is killed starts again              | step_kube_kill"
+    "kube-down       | it goes down and leaves nothing behind                | step_kube_down"
 )
 # The steps that a group needs, if only some are requested.
-declare -A NEEDS=([demo]="demo-up" [tls]="tls-certs tls-up" [apart]="apart-up")
+declare -A NEEDS=([demo]="demo-up" [tls]="tls-certs tls-up" [apart]="apart-up" [swarm]="swarm-up" [kube]="kube-up")
 
 finish() {
     if [ -n "${DEPLOY_TEST_KEEP:-}" ]; then
@@ -63,6 +77,7 @@ finish() {
         return
     fi
     load_end >/dev/null 2>&1
+    kube_end
     [ -z "${SERVER:-}" ] || kill "$SERVER"
     if [ "${ENGINES:-}" = given ]; then
         docker ps --all --quiet --filter "name=$PROJECT-" | xargs --no-run-if-empty docker rm --force >/dev/null
@@ -95,11 +110,16 @@ if [ ! -x "$SWITCHYARD" ]; then
     exit 2
 fi
 
-passed=0 failed=0 skipped=0 table=()
+# A Docker that happens to run on the machine would leave steps out.
+if [ -n "${CI:-}" ] && [ "$(id -u)" -eq 0 ]; then DEPLOY_TEST_ENGINE=${DEPLOY_TEST_ENGINE:-own}; fi
+
+passed=0 failed=0 skipped=0 table=() left_out=" "
 for entry in "${STEPS[@]}"; do
     IFS='|' read -r name what function <<< "$entry"
     name=$(echo $name) what=$(echo $what) function=$(echo $function)
     wanted "$name" "$@" || continue
+    # A group whose first step was skipped.
+    case $left_out in *" ${name%%-*} "*) skipped=$((skipped + 1)) && continue ;; esac
     NOTE=""
     log=$WORK/$name.log
     began=$(date +%s%N)
@@ -109,7 +129,10 @@ for entry in "${STEPS[@]}"; do
     seconds=$(awk -v from="$began" -v to="$(date +%s%N)" 'BEGIN { printf "%.1f", (to - from) / 1e9 }')
     case $status in
     0) outcome=passed passed=$((passed + 1)) ;;
-    77) outcome=skipped skipped=$((skipped + 1)) ;;
+    77)
+        outcome=skipped skipped=$((skipped + 1))
+        case $name in *-up) left_out+="${name%%-*} " ;; esac
+        ;;
     *) outcome=FAILED failed=$((failed + 1)) ;;
     esac
     printf '%-8s %6s s  %s%s\n' "$outcome" "$seconds" "$what" "${NOTE:+ ($NOTE)}"
@@ -124,4 +147,8 @@ if [ -n "${DEPLOY_TEST_REPORT:-}" ]; then
     { echo "| Step | Outcome | Time | |"; echo "|---|---|---:|---|"; printf '%s\n' "${table[@]}"; } > "$DEPLOY_TEST_REPORT"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
+if [ -n "${CI:-}" ] && [ "$skipped" -gt 0 ]; then
+    echo "error: steps were skipped, for the reasons above, which counts as a failure in continuous integration" >&2
+    exit 1
+fi
 [ "$failed" -eq 0 ]

@@ -42,16 +42,16 @@ step_tls_hosts() {
 step_tls_tokens() {
     expect "$(SWITCHYARD_TOKEN='' secure run --rm generate "$PROMPT" 2>&1)" "UNAUTHENTICATED" || return 1
     expect "$(SWITCHYARD_TOKEN=${TOKEN}0 secure run --rm generate "$PROMPT" 2>&1)" "UNAUTHENTICATED" || return 1
-    expect "$(secure run --rm generate --strict "$PROMPT" 2>&1)" "$ANSWER" || return 1
+    answers secure run --rm generate --strict "$PROMPT" || return 1
     # From outside, by the name in the certificate.
-    expect "$(SWITCHYARD_TOKEN=$TOKEN ask --tls-ca "$WORK/certs/ca.pem" --tls-server-name gateway 2>&1)" "$ANSWER" || return 1
+    SWITCHYARD_TOKEN=$TOKEN answers ask --tls-ca "$WORK/certs/ca.pem" --tls-server-name gateway || return 1
     expect "$(ask --plaintext 2>&1)" "speaks TLS"
 }
 
 step_tls_clients() {
     GATEWAY_CLIENT_CA=/run/secrets/ca secure up --detach --wait || return 1
     expect "$(secure run --rm --no-deps generate "$PROMPT" 2>&1)" "takes only clients with a certificate" || return 1
-    expect "$(secure run --rm --no-deps generate-with-certificate --strict "$PROMPT" 2>&1)" "$ANSWER"
+    answers secure run --rm --no-deps generate-with-certificate --strict "$PROMPT"
 }
 
 step_tls_down() {
@@ -104,7 +104,7 @@ apart_status() {
 }
 
 step_apart_generate() {
-    expect "$(gateway run --rm generate --strict "$PROMPT" 2>&1)" "$ANSWER" || return 1
+    answers gateway run --rm generate --strict "$PROMPT" || return 1
     expect "$(apart_status)" "complete"
 }
 
@@ -113,7 +113,7 @@ pool_0_has() { [ "$(apart_status | grep -c '^pool-0 .* ready ')" -eq "$1" ]; }
 step_apart_scale() {
     experts up --detach --wait --no-recreate --scale pool-0=3 || return 1
     until_true 60 pool_0_has 3 || { apart_status; return 1; }
-    expect "$(gateway run --rm generate --strict "$PROMPT" 2>&1)" "$ANSWER"
+    answers gateway run --rm generate --strict "$PROMPT"
 }
 
 step_apart_down() {

@@ -110,7 +110,7 @@ final class ModelLane: Sendable {
         )
         self.description = ModelDescription(
             source,
-            name: checkpoint ?? configuration.modelName ?? Self.name(of: source),
+            name: checkpoint ?? Self.name(of: source),
             weightType: model.weightType,
             limits: limits,
             batchSlots: batchSlots

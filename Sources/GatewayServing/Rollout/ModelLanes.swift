@@ -2,6 +2,7 @@
 
 internal import Checkpoints
 internal import Logging
+internal import OpenInference
 internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
@@ -21,6 +22,8 @@ final class ModelLanes: Sendable {
 
     private let state: Mutex<State>
     private let folder: CheckpointFolder?
+    /// What clients may call whatever is served; nil if there is no such name.
+    private let alias: String?
     private let logger: Logger
     private let load: Load
     private let wanted: AsyncStream<Rollout.Model>
@@ -28,10 +31,11 @@ final class ModelLanes: Sendable {
     private let added: AsyncStream<ModelLane>
     private let addedSource: AsyncStream<ModelLane>.Continuation
 
-    init(_ lane: ModelLane, folder: CheckpointFolder?, logger: Logger, load: @escaping Load) {
+    init(_ lane: ModelLane, alias: String?, folder: CheckpointFolder?, logger: Logger, load: @escaping Load) {
         let rollout = Rollout(checkpoint: lane.checkpoint)
         self.state = Mutex(State(rollout: rollout, lanes: [rollout.serving.id: lane]))
         self.current = Mutex(lane)
+        self.alias = alias
         self.folder = folder
         self.logger = logger
         self.load = load
@@ -74,6 +78,73 @@ final class ModelLanes: Sendable {
         defer { self.state.withLock { $0.rollout.ended(on: id) } }
         guard let lane else { throw RPCError(.internal, "a checkpoint that gets requests is not loaded") }
         return try await body(lane)
+    }
+
+    /// The models that requests may name, the served one first: under the name that stands for both, and under their own.
+    var named: [ModelDescription] {
+        let lanes = self.takingRequests.map(\.model)
+        guard let alias, var served = lanes.first else { return lanes }
+        served.name = alias
+        return [served] + lanes
+    }
+
+    /// The model that a request names.
+    ///
+    /// - Parameters:
+    ///   - name: Its name, or what stands for whatever is served.
+    ///   - version: Its fingerprint in hexadecimal digits; empty for any.
+    /// - Returns: The model; nil if no request may name it.
+    func model(named name: String, version: String) -> ModelDescription? {
+        self.takingRequests.map(\.model).first { self.isNamed($0, name, version) }
+    }
+
+    /// Gives a request, and all that it asks for, one checkpoint.
+    ///
+    /// - Parameters:
+    ///   - name: The model that the request names; nil, or what stands for whatever is served, leaves it to the shares.
+    ///   - version: The model's fingerprint in hexadecimal digits; empty for any.
+    ///   - bytes: The request's bytes, for the shares.
+    /// - Returns: The place on the checkpoint; nil if no checkpoint of this name takes requests.
+    func lease(named name: String?, version: String = "", by bytes: some Sequence<UInt8>) -> ModelLease? {
+        let isOpen = name == nil || name == self.alias && version.isEmpty
+        let found = self.state.withLock { state -> (Rollout.ModelID, ModelLane)? in
+            let id: Rollout.ModelID
+            if isOpen {
+                id = state.rollout.begin(point: state.rollout.isDivided ? Self.point(of: bytes) : 0)
+            } else {
+                let others = state.rollout.otherTakesRequests ? state.rollout.other.map { [$0.id] } ?? [] : []
+                let named = ([state.rollout.serving.id] + others)
+                    .first { id in
+                        guard let description = state.lanes[id]?.description else { return false }
+                        return self.isNamed(description, name ?? "", version)
+                    }
+                guard let named, state.rollout.begin(on: named) else { return nil }
+                id = named
+            }
+            guard let lane = state.lanes[id] else {
+                state.rollout.ended(on: id)
+                return nil
+            }
+            return (id, lane)
+        }
+        return found.map { id, lane in
+            ModelLease(lane) { [weak self] in self?.state.withLock { $0.rollout.ended(on: id) } }
+        }
+    }
+
+    /// The lanes that take requests.
+    private var takingRequests: [ModelLane] {
+        self.state.withLock { state in
+            let others = state.rollout.otherTakesRequests ? state.rollout.other.map { [$0.id] } ?? [] : []
+            return ([state.rollout.serving.id] + others).compactMap { state.lanes[$0] }
+        }
+    }
+
+    /// Whether a name and a version mean a model: `NAME@VERSION` is both in one.
+    private func isNamed(_ model: ModelDescription, _ name: String, _ version: String) -> Bool {
+        let own = ModelTensors.version(of: model)
+        if name == model.name || name == self.alias { return version.isEmpty || version == own }
+        return version.isEmpty && (name == "\(model.name)@\(own)" || self.alias.map { name == "\($0)@\(own)" } ?? false)
     }
 
     /// A number that follows from a request's bytes alone: FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/), mixed by the

@@ -125,6 +125,26 @@ struct Rollout: Sendable, Equatable {
         return self.serving.id
     }
 
+    /// Gives a new request the checkpoint that it names.
+    ///
+    /// - Parameter id: The checkpoint.
+    /// - Returns: Whether it takes requests: it is served, or has a share; then ``ended(on:)`` follows.
+    mutating func begin(on id: ModelID) -> Bool {
+        if self.serving.id == id {
+            self.serving.running += 1
+            self.serving.taken += 1
+            return true
+        }
+        guard self.phase == .canary, var other = self.other, other.id == id else { return false }
+        other.running += 1
+        other.taken += 1
+        self.other = other
+        return true
+    }
+
+    /// Whether the other checkpoint takes requests.
+    var otherTakesRequests: Bool { self.phase == .canary }
+
     /// A request has ended.
     mutating func ended(on id: ModelID) {
         if self.serving.id == id { self.serving.running -= 1 }

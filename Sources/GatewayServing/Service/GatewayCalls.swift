@@ -25,7 +25,9 @@ public protocol GatewayListener: Sendable {
 /// Cancelling the task of a call cancels the request.
 public struct GatewayCalls: Sendable {
     let service: GatewayService
-    private var serving: ModelLane { self.service.lanes.serving }
+    /// The checkpoint of all calls; nil gives each call one.
+    var lease: ModelLease?
+    private var serving: ModelLane { self.lease?.lane ?? self.service.lanes.serving }
     private var engine: InferenceEngine { self.serving.engine }
 
     /// What comes with a call besides its message.
@@ -53,6 +55,31 @@ public struct GatewayCalls: Sendable {
     /// Describes the served model and its limits.
     public var model: ModelDescription {
         self.serving.model
+    }
+
+    /// The models that requests may name: the served one, and another one that a rollout gives requests.
+    public var models: [ModelDescription] { self.service.lanes.named }
+
+    /// The calls of one checkpoint, which stays loaded as long as these calls are kept.
+    ///
+    /// - Parameters:
+    ///   - name: The model that a request names, as `NAME` or as `NAME@FINGERPRINT`; nil leaves it to the shares of a rollout, as the
+    ///     gateway's setting `model-name` does.
+    ///   - bytes: The request, whose bytes decide while a rollout divides requests.
+    /// - Returns: The calls; nil if no checkpoint of that name takes requests.
+    public func chosen(_ name: String?, by bytes: [UInt8]) -> GatewayCalls? {
+        guard let lease = self.service.lanes.lease(named: name, by: bytes) else { return nil }
+        return GatewayCalls(service: self.service, lease: lease)
+    }
+
+    /// Answers a request with the checkpoint of these calls, or with the one that it is given.
+    private func checked<Request: ProtoMessage, Answer>(
+        _ request: Request,
+        _ body: (ModelLane) async throws -> Answer
+    ) async throws -> Answer {
+        guard let lease else { return try await self.service.checked(request, body) }
+        defer { withExtendedLifetime(lease) {} }
+        return try await self.service.checked(on: lease.lane, body)
     }
 
     /// Describes the cluster as the gateway sees it.
@@ -104,7 +131,7 @@ public struct GatewayCalls: Sendable {
         _ context: Context,
         onToken: (@Sendable (GeneratedToken) -> Void)? = nil
     ) async throws -> GenerateResponse {
-        try await self.service.checked(request) { lane in
+        try await self.checked(request) { lane in
             guard let onToken else { return try await lane.handler.generate(request, context.call) }
             return try await lane.handler.generate(request, context.call) { token in
                 try lane.checkWeights()
@@ -121,7 +148,7 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The hidden states.
     /// - Throws: `RPCError`, as over gRPC.
     public func encode(_ request: EncodeRequest, _ context: Context) async throws -> EncodeResponse {
-        try await self.service.checked(request) { try await $0.handler.encode(request, context.call) }
+        try await self.checked(request) { try await $0.handler.encode(request, context.call) }
     }
 
     /// Scores a target.
@@ -132,7 +159,7 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The target's log-probabilities.
     /// - Throws: `RPCError`, as over gRPC.
     public func score(_ request: ScoreRequest, _ context: Context) async throws -> ScoreResponse {
-        try await self.service.checked(request) { try await $0.handler.score(request, context.call) }
+        try await self.checked(request) { try await $0.handler.score(request, context.call) }
     }
 
     /// The texts of tokens.

@@ -112,13 +112,22 @@ struct GatewayService: Sendable {
         _ request: Request,
         _ body: (ModelLane) async throws -> Answer
     ) async throws -> Answer {
-        try await self.lanes.with(request) { lane in
-            try lane.checkWeights()
-            try self.gate.check()
-            let answer = try await body(lane)
-            try lane.checkWeights()
-            return answer
-        }
+        try await self.lanes.with(request) { try await self.checked(on: $0, body) }
+    }
+
+    /// Answers a request with a checkpoint, if requests are taken.
+    ///
+    /// - Parameters:
+    ///   - lane: The checkpoint's lane, which stays loaded.
+    ///   - body: Gets the lane.
+    /// - Returns: What the body returns.
+    /// - Throws: ``RPCError``, and what the body throws.
+    func checked<Answer>(on lane: ModelLane, _ body: (ModelLane) async throws -> Answer) async throws -> Answer {
+        try lane.checkWeights()
+        try self.gate.check()
+        let answer = try await body(lane)
+        try lane.checkWeights()
+        return answer
     }
 
     private func generateStream(
@@ -157,7 +166,7 @@ extension ServerContext {
 }
 
 extension RequestHandler.Call {
-    fileprivate init(_ context: ServerContext, _ trace: TraceContext?) {
+    init(_ context: ServerContext, _ trace: TraceContext?) {
         self.init(deadline: context.deadline, trace: trace, caller: context.callerName)
     }
 }

@@ -27,7 +27,7 @@ extension GatewayService {
             .requests(upTo: Self.maxQuestionBytes),
             .unary(.modelReady) { message, _ in
                 let request = try ModelReadyRequest(reading: message)
-                let isServed = ModelTensors.names(request.name, version: request.version, self.model)
+                let isServed = self.lanes.model(named: request.name, version: request.version) != nil
                 return Payload(bytes: ModelReadyResponse(ready: isServed && self.isReady).serialized())
             }
             .requests(upTo: Self.maxQuestionBytes),
@@ -38,15 +38,17 @@ extension GatewayService {
             .requests(upTo: Self.maxQuestionBytes),
             .unary(.modelMetadata) { message, _ in
                 let request = try ModelMetadataRequest(reading: message)
-                guard ModelTensors.names(request.name, version: request.version, self.model) else {
-                    throw InferRequest.unknownModel(request.name, request.version, self.model)
+                guard let model = self.lanes.model(named: request.name, version: request.version) else {
+                    throw InferRequest.unknownModel(request.name, request.version, self.lanes.named)
                 }
-                return Payload(bytes: ModelTensors.metadata(self.model).serialized())
+                return Payload(bytes: ModelTensors.metadata(model).serialized())
             }
             .requests(upTo: Self.maxQuestionBytes),
             .unary(.modelInfer) { message, context in
-                try await self.answer(ModelInferRequest.self, message, context) {
-                    try await Self.infer($1, $2, $0)
+                try await self.traced(context) { trace in
+                    let request = try ModelInferRequest(reading: message)
+                    let call = RequestHandler.Call(context, trace)
+                    return Payload(bytes: try await self.infer(request, call).serialized())
                 }
             },
         ]
@@ -57,6 +59,23 @@ extension GatewayService {
 
     /// The model that is served.
     private var model: ModelDescription { self.lanes.serving.model }
+
+    /// Answers a request with the checkpoint that it names.
+    private func infer(
+        _ message: ModelInferRequest,
+        _ call: RequestHandler.Call
+    ) async throws -> ModelInferResponse {
+        let bytes = message.serialized()
+        guard let lease = self.lanes.lease(named: message.modelName, version: message.modelVersion, by: bytes) else {
+            throw InferRequest.unknownModel(message.modelName, message.modelVersion, self.lanes.named)
+        }
+        defer { withExtendedLifetime(lease) {} }
+        var named = message
+        // Whatever the request called it.
+        named.modelName = lease.lane.description.name
+        named.modelVersion = ""
+        return try await self.checked(on: lease.lane) { try await Self.infer(named, call, $0) }
+    }
 
     /// Answers a request, all of its rows at once; the first row that fails ends the others.
     private static func infer(

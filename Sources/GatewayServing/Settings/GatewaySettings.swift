@@ -30,6 +30,18 @@ package struct GatewaySettings: SettingTable {
         see: "Changing the checkpoint",
         "Take rollouts from other machines too, from every caller that the listener takes."
     )
+    package let rolloutFile = Setting.text(
+        "rollout-file",
+        placeholder: "file",
+        see: "Changing the checkpoint",
+        "A file that says which of the checkpoints to serve, and which beside it; changes are followed."
+    )
+    package let modelName = Setting.text(
+        "model-name",
+        placeholder: "name",
+        see: "Changing the checkpoint",
+        "What requests that name a model may call whatever is served, besides the checkpoint's own name."
+    )
     package let mergeAdapter = Setting.text(
         "merge-adapter",
         placeholder: "dir",
@@ -265,6 +277,8 @@ extension GatewayConfiguration {
         self.adapterDirectory = try settings.value(table.mergeAdapter)
         self.checkpointsDirectory = try settings.value(table.checkpoints)
         self.takesRemoteRollouts = try settings.value(table.remoteRollouts)
+        self.rolloutFile = try settings.value(table.rolloutFile)
+        self.modelName = try settings.value(table.modelName)
         let listen = try settings.value(table.listen)
         self.host = listen.boundHost
         self.port = listen.port

@@ -43,10 +43,16 @@ enum OpenAIForm {
     /// Refuses a name that is not the served model's.
     static func check(_ name: String, _ model: ModelDescription) throws(DoorFault) {
         guard name != model.name else { return }
-        throw DoorFault(
+        throw Self.unknown(name, [model])
+    }
+
+    /// The refusal of a name that no model has.
+    static func unknown(_ name: String, _ models: [ModelDescription]) -> DoorFault {
+        DoorFault(
             404,
             .notFound,
-            "the model `\(ErrorText.shown(String(name.prefix(200))))` does not exist; this gateway serves `\(model.name)`",
+            "the model `\(ErrorText.shown(String(name.prefix(200))))` does not exist; this gateway serves "
+                + models.map { "`\($0.name)`" }.joined(separator: " and "),
             field: "model",
             reason: "model_not_found"
         )

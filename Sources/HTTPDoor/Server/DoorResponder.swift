@@ -204,7 +204,8 @@ struct DoorResponder: Sendable {
                 reply = self.reply(fault, exchange)
             }
             try await self.write(reply, exchange, writer)
-        case .stream(let requests, let form): try await self.stream(requests, form, exchange, writer)
+        case .stream(let backend, let requests, let form):
+            try await self.stream(backend, requests, form, exchange, writer)
         }
     }
 
@@ -285,6 +286,7 @@ struct DoorResponder: Sendable {
     /// Until its first event is known, a fault is an answer like any other.
     @concurrent
     private func stream(
+        _ backend: any DoorBackend,
         _ requests: [GenerateRequest],
         _ form: any EventForm,
         _ exchange: Exchange,
@@ -292,7 +294,6 @@ struct DoorResponder: Sendable {
     ) async throws {
         var slot: HummingbirdCore.ResponseWriter? = consume writer
         let (events, source) = AsyncThrowingStream.makeStream(of: GenerationEvent.self)
-        let backend = self.backend
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await backend.generateAll(requests, exchange.call, into: source) }
             group.addTask {

@@ -47,7 +47,7 @@ enum DoorWork: Sendable {
     /// The gateway must be asked.
     case call(@Sendable () async throws -> DoorReply)
     /// The answer is sent as it comes.
-    case stream([GenerateRequest], any EventForm)
+    case stream(any DoorBackend, [GenerateRequest], any EventForm)
 }
 
 /// The time of day.
@@ -77,7 +77,7 @@ extension DoorResponder {
         let call = exchange.call
         let backend = self.backend
         switch exchange.route.action {
-        case .completions: return try self.completions(try Self.parse(body), call)
+        case .completions: return try self.completions(try Self.parse(body), body, call)
         case .chatCompletions:
             throw DoorFault(
                 404,
@@ -87,19 +87,21 @@ extension DoorResponder {
                 field: "model"
             )
         case .embeddings:
-            let embeddings = try EmbeddingsRequest(try Self.parse(body), model: backend.model)
+            let (backend, value) = try self.chosen(try Self.parse(body), body)
+            let embeddings = try EmbeddingsRequest(value, model: backend.model)
             self.note(embeddings.user, call)
             return .call {
                 let response = try await backend.encode(embeddings.request, call)
                 return DoorReply(try embeddings.answer(response, model: backend.model))
             }
         case .models:
-            return .ready(
-                DoorReply(["object": "list", "data": [OpenAIForm.entry(backend.model, created: self.created)]])
-            )
+            let entries = backend.models.map { OpenAIForm.entry($0, created: self.created) }
+            return .ready(DoorReply(["object": "list", "data": .array(entries)]))
         case .model:
-            try OpenAIForm.check(exchange.route.rest, backend.model)
-            return .ready(DoorReply(OpenAIForm.entry(backend.model, created: self.created)))
+            let name = exchange.route.rest
+            guard let model = backend.models.first(where: { $0.name == name }) ?? backend.chosen(name, by: [])?.model
+            else { throw OpenAIForm.unknown(name, backend.models) }
+            return .ready(DoorReply(OpenAIForm.entry(model, created: self.created)))
         case .textGeneration: return try self.textGeneration(try Self.parse(body), call, streams: false)
         case .textGenerationStream: return try self.textGeneration(try Self.parse(body), call, streams: true)
         case .textGenerationRoot: return try self.textGeneration(try Self.parse(body), call, streams: nil)
@@ -129,6 +131,22 @@ extension DoorResponder {
         }
     }
 
+    /// The gateway with the checkpoint that a body names, and the body with that checkpoint's own name.
+    private func chosen(
+        _ value: JSONValue,
+        _ body: [UInt8]
+    ) throws(DoorFault) -> (backend: any DoorBackend, value: JSONValue) {
+        // What is wrong without a name, the request's reader says.
+        guard case .object(var members) = value, case .string(let name)? = members["model"] else {
+            return (self.backend, value)
+        }
+        guard let backend = self.backend.chosen(name, by: body) else {
+            throw OpenAIForm.unknown(name, self.backend.models)
+        }
+        members["model"] = .string(backend.model.name)
+        return (backend, .object(members))
+    }
+
     private func note(_ user: String?, _ call: DoorCall) {
         guard let user else { return }
         self.logger.debug(
@@ -137,9 +155,13 @@ extension DoorResponder {
         )
     }
 
-    private func completions(_ body: JSONValue, _ call: DoorCall) throws(DoorFault) -> DoorWork {
-        let backend = self.backend
-        let request = try CompletionRequest(body, model: backend.model, maxStops: backend.maxStopStrings)
+    private func completions(
+        _ parsed: JSONValue,
+        _ body: [UInt8],
+        _ call: DoorCall
+    ) throws(DoorFault) -> DoorWork {
+        let (backend, value) = try self.chosen(parsed, body)
+        let request = try CompletionRequest(value, model: backend.model, maxStops: backend.maxStopStrings)
         self.note(request.user, call)
         let answer = CompletionAnswer(
             texts: backend,
@@ -148,7 +170,7 @@ extension DoorResponder {
             id: "cmpl-" + OwnForm.hexadecimal(.random(in: 0...UInt64.max)),
             created: DoorClock.now
         )
-        guard !request.streams else { return .stream(request.requests, CompletionEvents(answer: answer)) }
+        guard !request.streams else { return .stream(backend, request.requests, CompletionEvents(answer: answer)) }
         return .call { DoorReply(answer.whole(try await backend.generateAll(request.requests, call))) }
     }
 
@@ -170,7 +192,7 @@ extension DoorResponder {
                     "is \(sequences), but nothing can be streamed before the best is known; leave it out"
                 )
             }
-            return .stream([request.request], TextGenerationEvents(answer: answer))
+            return .stream(backend, [request.request], TextGenerationEvents(answer: answer))
         }
         let isRoot = streams == nil
         return .call {
@@ -194,7 +216,7 @@ extension DoorResponder {
             }
         default:
             let request: GenerateRequest = try OwnForm.message(body, "switchyard.v1.GenerateRequest")
-            guard action == .generate else { return .stream([request], OwnEvents()) }
+            guard action == .generate else { return .stream(backend, [request], OwnEvents()) }
             return .call {
                 DoorReply(
                     OwnForm.json(

@@ -11,10 +11,15 @@ struct GatewayDoor: DoorBackend {
     let calls: GatewayCalls
 
     var model: ModelDescription { self.calls.model }
+    var models: [ModelDescription] { self.calls.models }
     var cluster: ClusterDescription { self.calls.cluster }
     var maxStopStrings: Int { self.calls.limits.maxStopStrings }
     var maxConcurrentRequests: Int { self.calls.maxConcurrentRequests }
     var refusal: RPCError? { self.calls.refusal }
+
+    func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)? {
+        self.calls.chosen(name, by: body).map { GatewayDoor(calls: $0) }
+    }
 
     func refusal(of caller: String) -> RPCError? { self.calls.refusal(of: caller) }
 

@@ -38,6 +38,10 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Flag(GatewaySettings.table.remoteRollouts) var remoteRollouts = false
 
+    @Option(GatewaySettings.table.rolloutFile) var rolloutFile: String?
+
+    @Option(GatewaySettings.table.modelName) var modelName: String?
+
     @Option(GatewaySettings.table.mergeAdapter) var mergeAdapter: String?
 
     @Option(GatewaySettings.table.pool) var pool: [String] = []

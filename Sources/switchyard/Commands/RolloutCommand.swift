@@ -147,7 +147,8 @@ struct RolloutCommand: AsyncParsableCommand {
         for gateway in self.gateways {
             let reached = try await self.wait(for: gateway, "loading \(name)") { $0.phase != .loading }
             guard reached.other?.checkpoint == name || reached.serving?.checkpoint == name else {
-                throw Settings.Failure("\(Self.words(gateway)): \(reached.detail)")
+                let others = self.gateways.count > 1 ? "; the other gateways may have it beside until --back" : ""
+                throw Settings.Failure("\(Self.words(gateway)): \(reached.detail)\(others)")
             }
             if reached.phase == .canary, self.canary != nil {
                 _ = try await self.ask(gateway, .rolloutShare, share: try self.share())
@@ -266,11 +267,9 @@ struct RolloutCommand: AsyncParsableCommand {
     /// The share that `--canary` gives.
     private func share() throws -> Float {
         guard let text = self.canary else { return 0.05 }
-        let isPercent = text.hasSuffix("%")
-        guard let value = Float(isPercent ? String(text.dropLast()) : text), value.isFinite else {
+        guard let share = RequestShare.parse(text) else {
             throw ValidationError("--canary is \"\(text)\"; give a share such as 5% or 0.05")
         }
-        let share = isPercent ? value / 100 : value
         guard (0...1).contains(share) else { throw ValidationError("--canary is \(text); it must be from 0% to 100%") }
         return share
     }

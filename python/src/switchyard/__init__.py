@@ -20,11 +20,13 @@ from switchyard._descriptions import (
     HostLoad,
     LayerExperts,
     LayerLoad,
+    LoadedCheckpoint,
     ModelInfo,
     PoolInfo,
     ReplicaInfo,
+    RolloutInfo,
 )
-from switchyard._enums import DropReason, DType, FinishReason, HealthStatus, ReplicaState, Stack
+from switchyard._enums import DropReason, DType, FinishReason, HealthStatus, ReplicaState, RolloutPhase, Stack
 from switchyard._errors import (
     CallCancelledError,
     DeadlineExceededError,
@@ -99,6 +101,7 @@ __all__ = [
     "LayerExperts",
     "LayerLoad",
     "LayerRouterLosses",
+    "LoadedCheckpoint",
     "LocalCluster",
     "LocalClusterError",
     "LocalOptions",
@@ -113,6 +116,8 @@ __all__ = [
     "RequestOptions",
     "ResourceExhaustedError",
     "RetryPolicy",
+    "RolloutInfo",
+    "RolloutPhase",
     "RouterLosses",
     "Routes",
     "ScoreInput",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, List, Optional, 
 import grpc
 import grpc.aio
 
-from switchyard import _calls
+from switchyard import _calls, _rollout
 from switchyard._calls import Call, EncodeInput, Result, ScoreInput
 from switchyard._client import DEFAULT_RESPONSE_BYTES, DEFAULT_TIMEOUT, _serialized
 from switchyard._connection import DEFAULT_ADDRESS, TLS, Connection, Metadata, Token
-from switchyard._descriptions import ClusterInfo, ModelInfo
+from switchyard._descriptions import ClusterInfo, ModelInfo, RolloutInfo
 from switchyard._enums import HealthStatus
-from switchyard._errors import CallCancelledError, InternalError, from_call, trailers_of
+from switchyard._errors import CallCancelledError, InternalError, SwitchyardError, from_call, trailers_of
 from switchyard._local import LocalCluster, LocalOptions, Model
 from switchyard._measures import EncodeResult, ScoreResult
 from switchyard._options import (
@@ -155,6 +155,36 @@ class AsyncSwitchyard:
     async def health(self, service: str = "", **options: Unpack[CallOptions]) -> HealthStatus:
         """Asks the standard health service whether a service takes calls; see :meth:`Switchyard.health`."""
         return await self._run(_calls.health(service, options))
+
+    async def rollout(
+        self,
+        checkpoint: Optional[str] = None,
+        *,
+        canary: Optional[float] = None,
+        promote: bool = False,
+        back: bool = False,
+        wait: float = 600.0,
+        settle: bool = True,
+        **options: Unpack[CallOptions],
+    ) -> RolloutInfo:
+        """Changes the checkpoint that the gateway serves, or says how far that is; see :meth:`Switchyard.rollout`."""
+        steps = _rollout.steps(checkpoint, canary, promote, back, wait, settle, options)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                    step = steps.send(None)
+                    continue
+                try:
+                    answer = await self._run(step)
+                except SwitchyardError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            info: RolloutInfo = end.value
+            return info
 
     async def close(self) -> None:
         """Ends the connection and calls in flight, and the cluster that :meth:`local` started. May be called again."""

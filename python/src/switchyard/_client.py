@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Seque
 
 import grpc
 
-from switchyard import _calls
+from switchyard import _calls, _rollout
 from switchyard._calls import Call, EncodeInput, Result, ScoreInput
 from switchyard._connection import DEFAULT_ADDRESS, TLS, Connection, Metadata, Token
-from switchyard._descriptions import ClusterInfo, ModelInfo
+from switchyard._descriptions import ClusterInfo, ModelInfo, RolloutInfo
 from switchyard._enums import HealthStatus
-from switchyard._errors import CallCancelledError, InternalError, from_call, trailers_of
+from switchyard._errors import CallCancelledError, InternalError, SwitchyardError, from_call, trailers_of
 from switchyard._local import LocalCluster, LocalOptions, Model
 from switchyard._measures import EncodeResult, ScoreResult
 from switchyard._options import (
@@ -201,6 +201,52 @@ class Switchyard:
         :raises NotFoundError: If the server has no such service.
         """
         return self._run(_calls.health(service, options))
+
+    def rollout(
+        self,
+        checkpoint: Optional[str] = None,
+        *,
+        canary: Optional[float] = None,
+        promote: bool = False,
+        back: bool = False,
+        wait: float = 600.0,
+        settle: bool = True,
+        **options: Unpack[CallOptions],
+    ) -> RolloutInfo:
+        """Changes the checkpoint that the gateway serves while requests run, or says how far that is.
+
+        ``rollout("tuned-2", canary=0.05)`` has it loaded beside the served one and gives it one new request in twenty;
+        ``rollout("tuned-2", promote=True)`` gives it all, and has the old one unloaded once nothing runs on it;
+        ``rollout(back=True)`` is the way back until then; ``rollout()`` only asks. Gateways take these steps from their own
+        machine alone, unless they were started with ``--remote-rollouts``.
+
+        :param checkpoint: The new checkpoint: a folder among the gateway's checkpoints.
+        :param canary: Its share of the new requests, 0 to 1; 0.05 if left out.
+        :param promote: Gives all new requests to it, and unloads the old one.
+        :param back: Gives all new requests to the old one, and unloads the new one.
+        :param wait: Seconds for loading, and for requests to end.
+        :param settle: Whether the hosts unload what no gateway uses. They refuse while one of their gateways uses it: with several
+            gateways, True is for the last one.
+        :raises FailedPreconditionError: If it cannot be loaded, or another change is in progress.
+        :raises TimeoutError: If ``wait`` is over; the change is as far as ``rollout()`` says.
+        """
+        steps = _rollout.steps(checkpoint, canary, promote, back, wait, settle, options)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, float):
+                    time.sleep(step)
+                    step = steps.send(None)
+                    continue
+                try:
+                    answer = self._run(step)
+                except SwitchyardError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            info: RolloutInfo = end.value
+            return info
 
     def close(self) -> None:
         """Ends the connection and calls in flight, and the cluster that :meth:`local` started. May be called again."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from switchyard._enums import DType, ReplicaState, Stack, member
+from switchyard._enums import DType, ReplicaState, RolloutPhase, Stack, member
 from switchyard._results import DroppedTokens
 from switchyard.v1 import gateway_pb2, types_pb2
 
@@ -320,4 +320,55 @@ class ClusterInfo:
             routed_tokens=message.routed_tokens,
             expert_load=tuple(LayerLoad.of(load) for load in message.expert_load),
             row_dtype=member(DType, message.row_dtype),
+        )
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint that a gateway has loaded."""
+
+    #: Its name: a folder among the gateway's checkpoints; empty for the one that the gateway was started with.
+    checkpoint: str
+    #: Its fingerprint: sixteen hexadecimal digits, all 0 while it is being loaded.
+    fingerprint: str
+    #: Requests that run or wait on it.
+    running: int
+    #: Requests that it has taken since it was loaded.
+    taken: int
+
+    @staticmethod
+    def of(message: gateway_pb2.LoadedCheckpoint) -> LoadedCheckpoint:
+        """Reads a message."""
+        return LoadedCheckpoint(message.checkpoint, f"{message.fingerprint:016x}", message.running, message.taken)
+
+
+@dataclass(frozen=True)
+class RolloutInfo:
+    """How far a change of a gateway's checkpoint is."""
+
+    phase: RolloutPhase
+    #: The checkpoint that is served, after a restart too.
+    serving: LoadedCheckpoint
+    #: The other one that is loaded, or is being loaded.
+    other: Optional[LoadedCheckpoint]
+    #: The other one's share of the new requests.
+    share: float
+    #: Expert hosts that hold the other one.
+    ready_hosts: int
+    #: Expert hosts in all.
+    hosts: int
+    #: Why the last change ended early, or what is waited for; for people to read.
+    detail: str
+
+    @staticmethod
+    def of(message: gateway_pb2.RolloutDescription) -> RolloutInfo:
+        """Reads a message."""
+        return RolloutInfo(
+            phase=member(RolloutPhase, message.phase),
+            serving=LoadedCheckpoint.of(message.serving),
+            other=LoadedCheckpoint.of(message.other) if message.HasField("other") else None,
+            share=message.share,
+            ready_hosts=message.ready_hosts,
+            hosts=message.hosts,
+            detail=message.detail,
         )

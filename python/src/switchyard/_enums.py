@@ -82,6 +82,20 @@ class ReplicaState(_Name):
     QUARANTINED = "quarantined"
 
 
+class RolloutPhase(_Name):
+    """How far a change of a gateway's checkpoint is."""
+
+    UNSPECIFIED = "unspecified"
+    #: One checkpoint is served, and no other one is loaded.
+    STEADY = "steady"
+    #: The new checkpoint is being loaded, here and on the hosts; it gets no requests.
+    LOADING = "loading"
+    #: The new checkpoint gets its share of the new requests.
+    CANARY = "canary"
+    #: One checkpoint gets all new requests; the other one is still loaded.
+    LEAVING = "leaving"
+
+
 class HealthStatus(_Name):
     """Whether a service takes calls."""
 
