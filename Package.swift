@@ -270,7 +270,7 @@ let package = Package(
         ),
         .target(
             name: "PoolSimulation",
-            dependencies: ["SwitchyardTypes", "ExpertPooling"],
+            dependencies: ["SwitchyardTypes", "ExpertPooling", "BatchScheduling"],
             swiftSettings: swiftSettings
         ),
         .target(

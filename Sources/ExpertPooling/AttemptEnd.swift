@@ -64,6 +64,8 @@ struct AttemptEnd: Sendable {
     let kind: CallClass
     /// Token rows that it carried.
     let rows: Int
+    /// Their work (``ExpertWork``).
+    let work: Int
     /// When it was sent.
     let started: ContinuousClock.Instant
     /// When it ended.
@@ -114,6 +116,7 @@ extension ExpertPools {
         guard self.replicas[end.slot].outstanding > 0 else { return }
         self.replicas[end.slot].outstanding -= 1
         self.replicas[end.slot].outstandingRows -= min(end.rows, self.replicas[end.slot].outstandingRows)
+        self.replicas[end.slot].outstandingWork -= min(end.work, self.replicas[end.slot].outstandingWork)
         self.forgetIfDone(end.slot)
     }
 }
@@ -125,6 +128,7 @@ extension ExpertPools.Replica {
         switch end.outcome {
         case .answered:
             self.rows += UInt64(end.rows)
+            self.lastAnswer = end.ended
             self.failuresInARow = 0
             self.badRepliesInARow = 0
             self.missesInARow = 0

@@ -66,20 +66,20 @@ extension ExpertPools {
     ///   - pool: Index of the pool.
     ///   - first: A slot that has the call; the witness keeps weights in the same type, or their bits would differ rightly.
     ///   - excluded: Slots that have been tried for this call.
-    ///   - rows: Token rows of the call.
+    ///   - load: What the call asks for.
     ///   - now: The current time.
     /// - Returns: The replica's slot; nil if there is none that is ready and free.
     mutating func startWitness(
         in pool: Int,
         like first: Int,
         excluding excluded: [Int],
-        rows: Int,
+        load: CallLoad,
         now: ContinuousClock.Instant
     ) -> Int? {
         let type = self.replicas[first].description?.weightType
         let others = self.pools[pool].ready
             .filter { !excluded.contains($0) && self.replicas[$0].description?.weightType == type }
-        guard case .success(let slot) = self.startOne(of: others, rows: rows, now: now) else { return nil }
+        guard case .success(let slot) = self.startOne(of: others, load: load, now: now) else { return nil }
         return slot
     }
 

@@ -10,37 +10,54 @@ enum NoReplica: Error, Sendable, Hashable {
     case allBusy(until: ContinuousClock.Instant?)
 }
 
+/// What a call asks of a replica.
+struct CallLoad: Sendable, Equatable {
+    /// Its token rows.
+    let rows: Int
+    /// Its work (``ExpertWork``).
+    let work: Int
+}
+
+extension CallLoad {
+    init(_ assignment: PoolAssignment) {
+        self.init(rows: assignment.rowCount, work: ExpertWork.of(assignment))
+    }
+}
+
 extension ExpertPools {
     /// Chooses a replica for a call and counts the call as in flight.
     ///
-    /// "Least outstanding of two random" (M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001,
-    /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with two deviations: in a pool of one or
-    /// two ready replicas all are compared, and a gateway with a zone considers only replicas of that zone while one
-    /// of them is free.
+    /// The preferred one if it can take the call, or else the "least outstanding of two random" (M. Mitzenmacher, The Power of
+    /// Two Choices in Randomized Load Balancing, 2001, https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with
+    /// two deviations: in a pool of one or two ready replicas all are compared, and a gateway with a zone considers only
+    /// replicas of that zone while one of them is free.
     ///
     /// - Parameters:
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
-    ///   - rows: Token rows of the call.
+    ///   - preferred: The slot of the replica that its experts prefer (``ExpertAffinity``); nil for none.
+    ///   - load: What the call asks for.
     ///   - now: The current time.
     /// - Returns: The replica's slot, or why there is none.
     mutating func startAttempt(
         in pool: Int,
         excluding excluded: [Int],
-        rows: Int,
+        preferring preferred: Int? = nil,
+        load: CallLoad,
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
         let candidates = self.candidates(in: pool, excluding: excluded)
         guard !candidates.isEmpty else {
             return .failure(self.candidates(in: pool, excluding: []).isEmpty ? .noneReady : .allTried)
         }
-        return self.startOne(of: candidates, rows: rows, now: now)
+        return self.startOne(of: candidates, preferring: preferred, load: load, now: now)
     }
 
     /// Chooses one of some replicas and counts a call as in flight to it.
     mutating func startOne(
         of candidates: [Int],
-        rows: Int,
+        preferring preferred: Int? = nil,
+        load: CallLoad,
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
         var free: [Int] = []
@@ -55,11 +72,14 @@ extension ExpertPools {
             free.append(slot)
             if let zone = self.configuration.zone, self.replicas[slot].description?.zone == zone { local.append(slot) }
         }
-        guard let chosen = self.lessLoadedOfTwo(local.isEmpty ? free : local) else {
+        let usable = local.isEmpty ? free : local
+        let isPreferred = preferred.map { usable.contains($0) } ?? false
+        guard let chosen = isPreferred ? preferred : self.lessLoadedOfTwo(usable) else {
             return .failure(.allBusy(until: earliest))
         }
         self.replicas[chosen].outstanding += 1
-        self.replicas[chosen].outstandingRows += rows
+        self.replicas[chosen].outstandingRows += load.rows
+        self.replicas[chosen].outstandingWork += load.work
         return .success(chosen)
     }
 

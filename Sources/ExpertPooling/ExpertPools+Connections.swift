@@ -55,6 +55,7 @@ extension ExpertPools {
         var replica = Replica(id: id, pool: self.replicas[slot].pool)
         replica.outstanding = self.replicas[slot].outstanding
         replica.outstandingRows = self.replicas[slot].outstandingRows
+        replica.outstandingWork = self.replicas[slot].outstandingWork
         replica.isLeaving = true
         self.replicas[slot] = replica
         self.forgetIfDone(slot)
@@ -107,6 +108,8 @@ extension ExpertPools {
         case .disconnected, .ready, .ejected, .draining, .mismatched, .spare, .quarantined: return []
         }
         self.replicas[slot].description = description
+        // An address may be known under another name elsewhere, a process is not.
+        self.replicas[slot].identity = ExpertAffinity.identity(description.instance ?? id.address)
         self.replicas[slot].describeAgain = nil
         self.replicas[slot].failedDescribes = 0
         self.replicas[slot].trouble = nil

@@ -12,6 +12,12 @@ extension ExpertPools {
         /// Attempts in flight, and their token rows.
         var outstanding = 0
         var outstandingRows = 0
+        /// Their work (``ExpertWork``).
+        var outstandingWork = 0
+        /// What experts' homes are chosen by (``ExpertAffinity/identity(_:)``).
+        var identity: UInt64 = 0
+        /// When it last answered a call.
+        var lastAnswer: ContinuousClock.Instant?
         var failuresInARow = 0
         var badRepliesInARow = 0
         /// Deadlines missed without an answer in between, over all its connections and processes.
@@ -78,6 +84,8 @@ extension ExpertPools {
         var counts = PoolCounts()
         /// Whether two replicas differ without a third opinion: then every call is audited.
         var isDisputed = false
+        /// Where experts' rows preferably go.
+        var homes = Homes()
     }
 }
 

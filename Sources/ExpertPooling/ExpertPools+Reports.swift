@@ -4,7 +4,7 @@ internal import SwitchyardTypes
 
 /// Counts of one pool's calls since the start.
 public struct PoolCounts: Sendable, Equatable {
-    /// Calls, one per layer and pool.
+    /// Calls: of each layer one per pool, or one per replica that its experts prefer.
     public var calls: UInt64 = 0
     /// Calls that were sent to a second replica while the first one was silent.
     public var hedges: UInt64 = 0
@@ -14,6 +14,10 @@ public struct PoolCounts: Sendable, Equatable {
     public var retries: UInt64 = 0
     /// Token rows that were dropped.
     public var droppedRows: UInt64 = 0
+    /// Experts whose rows of a layer all went to the replica that they prefer.
+    public var keptExperts: UInt64 = 0
+    /// Experts of which rows of a layer went to another one, since that would have got too much, was slow or took no calls.
+    public var yieldedExperts: UInt64 = 0
     /// Its audits.
     public var audits = AuditCounts()
 

@@ -35,6 +35,7 @@ extension ExpertPools {
             if (pool.lostAt != nil) != (pool.ready.isEmpty && pool.lostAt != nil) {
                 return "pool \(pool.name) is lost, but has \(pool.ready.count) ready replicas"
             }
+            if let broken = self.homesBroken(of: pool) { return "pool \(pool.name): \(broken)" }
             if let broken = pool.retryBudget.checkInvariants() { return "pool \(pool.name): \(broken)" }
         }
         return nil
@@ -47,8 +48,11 @@ extension ExpertPools {
         if replica.outstanding > self.configuration.outstandingPerReplica {
             return "has \(replica.outstanding) attempts in flight, over its limit"
         }
-        if replica.outstanding == 0, replica.outstandingRows > 0 {
+        if replica.outstanding == 0, replica.outstandingRows > 0 || replica.outstandingWork > 0 {
             return "has \(replica.outstandingRows) rows in flight without an attempt"
+        }
+        if replica.outstandingWork < replica.outstandingRows {
+            return "has \(replica.outstandingRows) rows in flight that are \(replica.outstandingWork) of work"
         }
         let isMember = self.pools[replica.pool].members.contains(slot)
         if isMember == replica.isLeaving { return replica.isLeaving ? "is leaving and a member" : "is no member" }

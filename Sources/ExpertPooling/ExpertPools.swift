@@ -8,7 +8,8 @@ public import SwitchyardTypes
 /// Events come in with the time; actions go out. ``LayerCalls``, a layer's calls, asks this machine for replicas and
 /// reports how each attempt ended.
 ///
-/// - A replica is chosen as the "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
+/// - An expert's rows prefer one replica of a pool (``ExpertAffinity``); where that cannot take them, and for hedges and
+///   retries, a replica is chosen as the "least outstanding of two random" (`ExpertPools+Choice.swift`).
 /// - An attempt ends in ``attemptEnded(_:)``, where everything that follows from its end is counted and decided.
 /// - Connections and descriptions are in `ExpertPools+Connections.swift`, several addresses of one process in
 ///   `ExpertPools+Instances.swift`.
@@ -94,17 +95,25 @@ public struct ExpertPools: Sendable {
         return pools.allSatisfy { self.isReady($0) }
     }
 
-    /// Splits a layer's grouped rows by pool: one grouped call per pool.
+    /// Splits a layer's grouped rows into calls: one grouped call for each replica that experts of the layer prefer, or one
+    /// per pool (``ReplicaChoice``).
     ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
     ///   - layer: The layer.
+    ///   - now: The current time.
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
-    public func assignments(
+    public mutating func assignments(
         of groups: [(expert: Int, rows: Int)],
-        in layer: SparseLayer
+        in layer: SparseLayer,
+        now: ContinuousClock.Instant
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
-        self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
+        let (pooled, unplaced) = self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
+        guard self.configuration.replicaChoice == .affinity else { return (pooled, unplaced) }
+        var calls: [PoolAssignment] = []
+        calls.reserveCapacity(2 * pooled.count)
+        for assignment in pooled { self.divide(assignment, in: layer, now: now, into: &calls) }
+        return (calls, unplaced)
     }
 
     // MARK: - Inside

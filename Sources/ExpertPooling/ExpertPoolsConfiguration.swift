@@ -6,6 +6,14 @@ public import SwitchyardTypes
 public struct ExpertPoolsConfiguration: Sendable, Equatable {
     // MARK: Choice
 
+    /// How the replica is chosen that gets a call.
+    public var replicaChoice = ReplicaChoice.affinity
+    /// How many times its fair share of a pool's work a replica may get before experts' preference for it yields; at least 1.
+    public var affinityBound = 1.25
+    /// How many times as long as its fastest sibling's a replica's calls must take for preferences to heed it.
+    public var slownessToYield = 1.5
+    /// How much longer than its fastest sibling's they must also take.
+    public var slownessToYieldMargin: Duration = .microseconds(250)
     /// Calls that may be in flight to one replica.
     public var outstandingPerReplica = 64
     /// The zone whose replicas are preferred while one of them is free; nil prefers none.

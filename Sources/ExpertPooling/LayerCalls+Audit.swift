@@ -321,7 +321,7 @@ extension LayerCalls {
                 in: call.pool,
                 like: first,
                 excluding: call.tried,
-                rows: call.rows,
+                load: call.load,
                 now: now
             )
         {

@@ -17,6 +17,7 @@ extension LayerCalls {
             slot: attempt.slot,
             kind: self.calls[index].kind,
             rows: self.calls[index].rows,
+            work: self.calls[index].work,
             started: attempt.started,
             ended: now,
             outcome: outcome

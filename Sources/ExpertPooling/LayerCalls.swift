@@ -30,7 +30,9 @@ public struct LayerCalls: Sendable {
 
     struct Call: Sendable {
         let pool: Int
-        let rows: Int
+        let load: CallLoad
+        /// The replica that its first attempt goes to if that can take it.
+        let preferredSlot: Int?
         let kind: CallClass
         var phase = Phase.out
         var out: [Attempt] = []
@@ -47,6 +49,9 @@ public struct LayerCalls: Sendable {
         var missing: Int?
         /// The answers that are being compared; nil if the call is not audited.
         var audit: Audit?
+
+        var rows: Int { self.load.rows }
+        var work: Int { self.load.work }
     }
 
     /// The layer.
@@ -129,10 +134,10 @@ public struct LayerCalls: Sendable {
         self.open = assignments.count
         self.timeAllowed = now.duration(to: self.deadline)
         for assignment in assignments {
-            let rows = assignment.rowCount
+            let load = CallLoad(assignment)
             let pool = pools.poolIndex(of: assignment.pool)
-            let kind = CallClass(stack: self.layer.stack, rows: rows)
-            self.calls.append(Call(pool: pool, rows: rows, kind: kind))
+            let kind = CallClass(stack: self.layer.stack, rows: load.rows)
+            self.calls.append(Call(pool: pool, load: load, preferredSlot: assignment.preferredSlot, kind: kind))
         }
         var actions: [LayerAction] = []
         for index in self.calls.indices {
@@ -272,10 +277,16 @@ public struct LayerCalls: Sendable {
             return
         }
         let call = self.calls[index]
-        var choice = pools.startAttempt(in: call.pool, excluding: call.tried, rows: call.rows, now: now)
+        var choice = pools.startAttempt(
+            in: call.pool,
+            excluding: call.tried,
+            preferring: call.preferredSlot,
+            load: call.load,
+            now: now
+        )
         if case .failure(.allTried) = choice {
             // Another replica first; after that the same ones again.
-            choice = pools.startAttempt(in: call.pool, excluding: [], rows: call.rows, now: now)
+            choice = pools.startAttempt(in: call.pool, excluding: [], load: call.load, now: now)
         }
         switch choice {
         case .success(let slot):
@@ -334,7 +345,7 @@ public struct LayerCalls: Sendable {
             case .success(let slot) = pools.startAttempt(
                 in: call.pool,
                 excluding: call.tried,
-                rows: call.rows,
+                load: call.load,
                 now: now
             )
         else {

@@ -7,7 +7,7 @@ public import SwitchyardTypes
 /// A hot expert may be placed on additional pools, whose hosts then share its rows with its own pool.
 public struct PlacementTable: Sendable, Equatable {
     /// With fewer rows, it is not worth having one more host read an expert's weights.
-    static let rowsWorthDividing = 32
+    static let rowsWorthDividing = 2 * ExpertWork.rowsPerRead
 
     private var names: [String] = []
     /// For each layer, by expert index, which of ``names`` holds it; -1 for none.
@@ -80,6 +80,17 @@ public struct PlacementTable: Sendable, Equatable {
         return result
     }
 
+    /// The experts of one layer that a pool must hold.
+    ///
+    /// - Parameters:
+    ///   - pool: Name of the pool.
+    ///   - layer: The layer.
+    /// - Returns: Indices, ascending.
+    func experts(of pool: String, in layer: SparseLayer) -> [Int] {
+        guard let index = self.names.firstIndex(of: pool), let row = self.own[layer] else { return [] }
+        return row.indices.filter { row[$0] == Int32(index) }
+    }
+
     /// The experts of a whole model that no pool holds.
     ///
     /// - Parameters:
@@ -98,8 +109,8 @@ public struct PlacementTable: Sendable, Equatable {
 
     /// Splits a layer's grouped rows by pool: one grouped call per pool.
     ///
-    /// The rows of an expert on several pools go to the one with the fewest rows per replica or, if there are many,
-    /// are divided so that these pools end up with rows per replica that are as equal as possible.
+    /// The rows of an expert on several pools go to the one with the least work per replica (``ExpertWork``: weights to read
+    /// rather than rows) or, if there are many, are divided so that these pools end up as equal as possible.
     ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
@@ -151,7 +162,9 @@ public struct PlacementTable: Sendable, Equatable {
         over parts: inout [Int32: [PoolAssignment.Group]],
         replicas: (String) -> Int
     ) {
-        var loads: [Int32: Double] = parts.mapValues { $0.reduce(0) { $0 + Double($1.rows.count) } }
+        var loads: [Int32: Double] = parts.mapValues {
+            $0.reduce(0) { $0 + Double(ExpertWork.of(rows: $1.rows.count)) }
+        }
         let hosts = Dictionary(
             uniqueKeysWithValues: Set(shared.flatMap(\.pools)).union(parts.keys)
                 .map { ($0, Double(max(1, replicas(self.names[Int($0)])))) }
@@ -168,7 +181,7 @@ public struct PlacementTable: Sendable, Equatable {
             var start = group.rows.lowerBound
             for (pool, share) in zip(chosen, shares) where share > 0 {
                 parts[pool, default: []].append(.init(expert: group.expert, rows: start..<(start + share)))
-                loads[pool, default: 0] += Double(share)
+                loads[pool, default: 0] += Double(ExpertWork.of(rows: share))
                 start += share
             }
         }
@@ -219,7 +232,7 @@ public struct PlacementTable: Sendable, Equatable {
     }
 }
 
-/// The part of a layer's dispatched rows that one pool computes, in one call.
+/// The part of a layer's dispatched rows that one replica of a pool computes, in one call.
 public struct PoolAssignment: Sendable, Hashable {
     /// One expert and its dispatched rows.
     public struct Group: Sendable, Hashable {
@@ -243,6 +256,8 @@ public struct PoolAssignment: Sendable, Hashable {
     public var pool: String
     /// Its groups, in the order of their rows.
     public var groups: [Group]
+    /// The slot of the replica that its experts prefer; nil for none.
+    var preferredSlot: Int?
 
     /// Creates an assignment.
     ///
@@ -252,6 +267,11 @@ public struct PoolAssignment: Sendable, Hashable {
     public init(pool: String, groups: [Group] = []) {
         self.pool = pool
         self.groups = groups
+    }
+
+    init(pool: String, groups: [Group], preferredSlot: Int?) {
+        self.init(pool: pool, groups: groups)
+        self.preferredSlot = preferredSlot
     }
 
     /// Rows of all groups.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BatchScheduling
 import ExpertPooling
 import SwitchyardTypes
 
@@ -27,7 +28,8 @@ extension ClusterSimulation {
             host: host,
             connection: self.gateways[gateway].connections[host].number,
             bytes: bytes,
-            work: self.work(of: assignment)
+            sparseLayer: self.gateways[gateway].layer,
+            groups: assignment.groups
         )
         let index: Int
         if let free = self.freeFlights.popLast() {
@@ -45,20 +47,6 @@ extension ClusterSimulation {
     mutating func through(_ host: Int, _ time: Int64) -> Int64 {
         let cut = self.hosts[host].cutUntil
         return self.now < cut ? max(time, cut) + 200_000_000 : time
-    }
-
-    /// What a host needs for a call: for each expert its weights are read, or its rows multiplied, whichever takes
-    /// longer.
-    private func work(of assignment: PoolAssignment) -> Double {
-        let model = self.configuration.model
-        let machines = self.configuration.machines
-        let weights = 2 * Double(model.width) * Double(model.innerWidth)
-        let reading = weights * Double(model.weightBytes) / machines.weightBytesPerSecond
-        var seconds = machines.callSeconds
-        for group in assignment.groups {
-            seconds += max(reading, 2 * weights * Double(group.rows.count) / machines.operationsPerSecond)
-        }
-        return seconds * 1e9
     }
 
     mutating func cancel(_ attempt: AttemptID, of gateway: Int) {
@@ -143,44 +131,101 @@ extension ClusterSimulation {
             self.strand(index)
             return
         }
-        guard self.hosts[host].waiting < self.configuration.machines.queueLimit else {
+        let call = HostAdmission.Call(
+            source: self.sourceNames[flight.gateway],
+            layer: flight.sparseLayer,
+            rows: flight.groups.reduce(0) { $0 + $1.rows.count },
+            experts: flight.groups.count
+        )
+        guard case .queue(let id) = self.hosts[host].admission.arrived(call, now: self.instant) else {
             let time = self.now + self.delay()
             self.queue.add(.replied(flight: index, .overloaded), at: self.through(host, time))
             return
         }
-        self.hosts[host].queue.append(index)
+        self.hosts[host].waiting[id] = index
         self.work(host)
     }
 
-    /// Begins the next call, if there is one and the host is idle.
+    /// Begins the next pass, if there is one and the host is idle.
     mutating func work(_ host: Int) {
-        guard self.hosts[host].current == nil, self.hosts[host].state == .up || self.hosts[host].state == .draining
+        guard self.hosts[host].current.isEmpty, self.hosts[host].state == .up || self.hosts[host].state == .draining
         else { return }
-        while let index = self.hosts[host].popFirst() {
-            if self.flights[index].cancelledAt <= self.now {
-                self.strand(index)
-                continue
-            }
-            let machines = self.configuration.machines
-            var time = self.flights[index].work * self.timeChance.lognormal(machines.spread)
-            time *= self.hosts[host].slowness
-            if self.now < self.hosts[host].coldUntil { time *= machines.coldFactor }
-            if self.configuration.scenario == .stragglers, self.timeChance.uniform() < 0.002 {
-                time *= min(4 * self.timeChance.pareto(1.1), 200)
-            }
-            self.hosts[host].current = index
-            self.hosts[host].turn += 1
-            self.hosts[host].currentEnd = self.now + Int64(time)
-            self.queue.add(.computed(host: host, turn: self.hosts[host].turn), at: self.hosts[host].currentEnd)
-            return
+        self.forgetCancelled(host)
+        let next = self.hosts[host].admission.next(now: self.instant)
+        switch next.step {
+        case .compute(let pass):
+            self.begin(pass, at: host)
+        case .wait(let until):
+            // For another gateway's call for the same layer.
+            if let until { self.queue.add(.hostWakes(host: host), at: max(self.time(of: until), self.now)) }
+        case .leave:
+            break
         }
     }
 
+    private mutating func forgetCancelled(_ host: Int) {
+        let cancelled = self.hosts[host].waiting.filter { self.flights[$0.value].cancelledAt <= self.now }
+        for (id, index) in cancelled.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+            _ = self.hosts[host].admission.cancelled(id, now: self.instant)
+            self.hosts[host].waiting[id] = nil
+            self.strand(index)
+        }
+    }
+
+    private mutating func begin(_ pass: HostAdmission.Pass, at host: Int) {
+        let flights = pass.calls.compactMap { self.hosts[host].waiting.removeValue(forKey: $0) }
+        let machines = self.configuration.machines
+        var (time, reads) = self.work(of: flights)
+        time *= self.timeChance.lognormal(machines.spread)
+        time *= self.hosts[host].slowness
+        if self.now < self.hosts[host].coldUntil { time *= machines.coldFactor }
+        if self.configuration.scenario == .stragglers, self.timeChance.uniform() < 0.002 {
+            time *= min(4 * self.timeChance.pareto(1.1), 200)
+        }
+        self.hosts[host].current = flights
+        self.hosts[host].reads = reads
+        self.hosts[host].turn += 1
+        self.hosts[host].currentEnd = self.now + Int64(time)
+        self.queue.add(.computed(host: host, turn: self.hosts[host].turn), at: self.hosts[host].currentEnd)
+    }
+
+    /// What a host needs for a pass, nanoseconds: for each expert its weights are read, or the rows of all calls multiplied,
+    /// whichever takes longer. And how many experts' weights it reads.
+    private func work(of flights: [Int]) -> (time: Double, reads: Int) {
+        let model = self.configuration.model
+        let machines = self.configuration.machines
+        let weights = 2 * Double(model.width) * Double(model.innerWidth)
+        let reading = weights * Double(model.weightBytes) / machines.weightBytesPerSecond
+        var rows: [(expert: Int, rows: Int)] = []
+        for index in flights { rows += self.flights[index].groups.map { ($0.expert, $0.rows.count) } }
+        if flights.count > 1 { rows.sort { $0.expert < $1.expert } }
+        var seconds = machines.callSeconds * Double(flights.count)
+        var reads = 0
+        var start = 0
+        while start < rows.count {
+            var end = start
+            var count = 0
+            while end < rows.count, rows[end].expert == rows[start].expert {
+                count += rows[end].rows
+                end += 1
+            }
+            seconds += max(reading, 2 * weights * Double(count) / machines.operationsPerSecond)
+            reads += 1
+            start = end
+        }
+        return (seconds * 1e9, reads)
+    }
+
     mutating func computed(_ host: Int, _ turn: Int) {
-        guard self.hosts[host].turn == turn, let index = self.hosts[host].current else { return }
-        self.hosts[host].current = nil
-        let time = self.now + self.delay(bytes: self.flights[index].bytes)
-        self.queue.add(.replied(flight: index, nil), at: self.through(host, time))
+        guard self.hosts[host].turn == turn, !self.hosts[host].current.isEmpty else { return }
+        let flights = self.hosts[host].current
+        self.hosts[host].current = []
+        self.hosts[host].admission.finished(expertReads: self.hosts[host].reads, now: self.instant)
+        self.report.expertReads += self.hosts[host].reads
+        for index in flights {
+            let time = self.now + self.delay(bytes: self.flights[index].bytes)
+            self.queue.add(.replied(flight: index, nil), at: self.through(host, time))
+        }
         self.work(host)
     }
 }

@@ -13,7 +13,7 @@ extension ClusterSimulation {
 
     mutating func beginFaults() {
         switch self.configuration.scenario {
-        case .calm, .hot: break
+        case .calm, .hot, .gateways: break
         case .stragglers:
             for _ in 0..<max(1, self.hosts.count / 64) {
                 let host = self.faultChance.index(below: self.hosts.count)
@@ -32,7 +32,7 @@ extension ClusterSimulation {
     mutating func nextFault() {
         guard self.faultsGoOn else { return }
         switch self.configuration.scenario {
-        case .calm, .hot, .stragglers: break
+        case .calm, .hot, .gateways, .stragglers: break
         case .crash:
             if let host = self.anyHost() { self.crash(host, for: 3 * Self.second) }
             self.queue.add(.fault, at: self.now + Self.second)
@@ -63,7 +63,7 @@ extension ClusterSimulation {
     private mutating func crash(_ host: Int, for time: Int64) {
         self.report.faults += 1
         self.hosts[host].state = .down
-        for flight in self.hosts[host].abandon() { self.strand(flight) }
+        for flight in self.hosts[host].abandon(self.configuration.machines) { self.strand(flight) }
         for gateway in self.gateways.indices { self.breakConnection(gateway, host, at: self.now + self.delay()) }
         self.queue.add(.hostStarts(host: host, start: self.hosts[host].start), at: self.now + time)
     }
@@ -83,7 +83,7 @@ extension ClusterSimulation {
         guard self.hosts[host].state == .hung else { return }
         self.hosts[host].state = .up
         self.hosts[host].wellSince = self.now
-        if self.hosts[host].current != nil {
+        if !self.hosts[host].current.isEmpty {
             self.hosts[host].currentEnd = self.now + max(0, self.hosts[host].currentEnd)
             self.queue.add(.computed(host: host, turn: self.hosts[host].turn), at: self.hosts[host].currentEnd)
         }
@@ -117,7 +117,7 @@ extension ClusterSimulation {
     mutating func stop(_ host: Int, _ start: Int) {
         guard self.hosts[host].state == .draining, self.hosts[host].start == start else { return }
         self.hosts[host].state = .down
-        for flight in self.hosts[host].abandon() { self.strand(flight) }
+        for flight in self.hosts[host].abandon(self.configuration.machines) { self.strand(flight) }
         for gateway in self.gateways.indices { self.breakConnection(gateway, host, at: self.now + self.delay()) }
         self.queue.add(.hostStarts(host: host, start: start), at: self.now + Self.second)
         // The next one goes when this one is back.

@@ -26,6 +26,8 @@ package struct ClusterSimulation {
         case hostStops(host: Int, start: Int)
         case hostStarts(host: Int, start: Int)
         case hostResumes(host: Int)
+        /// A host has waited for calls that it could compute together with those that it has.
+        case hostWakes(host: Int)
         case healed(host: Int)
     }
 
@@ -47,6 +49,8 @@ package struct ClusterSimulation {
     var timeChance: SimulatedChance
     private let layers: [SparseLayer]
     private let poolCount: Int
+    /// The gateways' names at the hosts.
+    let sourceNames: [String]
     private var running = 0
 
     /// Creates a simulation in which nothing has happened.
@@ -60,6 +64,7 @@ package struct ClusterSimulation {
         self.origin = .now
         self.layers = configuration.model.layers
         self.poolCount = configuration.poolCount
+        self.sourceNames = (0..<configuration.gateways).map { "gateway-\($0)" }
         var chance = SimulatedChance(seed: configuration.seed)
         self.routing = SimulatedRouting(
             layers: self.layers,
@@ -101,7 +106,7 @@ package struct ClusterSimulation {
 
     private var plans: Bool { self.configuration.scenario == .hot && self.configuration.variant != .noPlan }
 
-    private func time(of instant: ContinuousClock.Instant) -> Int64 {
+    func time(of instant: ContinuousClock.Instant) -> Int64 {
         let parts = self.origin.duration(to: instant).components
         return parts.seconds * 1_000_000_000 + (parts.attoseconds + 999_999_999) / 1_000_000_000
     }
@@ -123,7 +128,10 @@ package struct ClusterSimulation {
                 // The port is the index, so that a replica's host is found without a look-up.
                 let index = replica * self.poolCount + pool
                 self.hosts.append(
-                    SimulatedHost(id: ReplicaID(pool: self.name(of: pool), host: "h", port: index + 1))
+                    SimulatedHost(
+                        id: ReplicaID(pool: self.name(of: pool), host: "h", port: index + 1),
+                        machines: self.configuration.machines
+                    )
                 )
             }
         }
@@ -196,6 +204,7 @@ package struct ClusterSimulation {
         case .hostStops(let host, let start): self.stop(host, start)
         case .hostStarts(let host, let start): self.start(host, start)
         case .hostResumes(let host): self.resume(host)
+        case .hostWakes(let host): self.work(host)
         case .healed(let host): self.healed(host)
         }
     }

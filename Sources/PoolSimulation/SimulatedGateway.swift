@@ -63,7 +63,7 @@ struct SimulatedGateway {
         _ groups: [(expert: Int, rows: Int)],
         now: ContinuousClock.Instant
     ) -> (actions: [LayerAction], unplaced: Int) {
-        let (assignments, unplaced) = self.pools.assignments(of: groups, in: self.layer)
+        let (assignments, unplaced) = self.pools.assignments(of: groups, in: self.layer, now: now)
         self.assignments = assignments
         self.outcomes = Array(repeating: .none, count: assignments.count)
         self.attemptsOut = Array(repeating: 0, count: assignments.count)

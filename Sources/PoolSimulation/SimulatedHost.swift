@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BatchScheduling
 import ExpertPooling
 import SwitchyardTypes
 
@@ -13,8 +14,9 @@ struct Flight {
     /// The connection that carries it.
     var connection: Int
     var bytes: Int
-    /// What the host needs for it, before chance, nanoseconds.
-    var work: Double
+    /// The layer and the experts that it asks for.
+    var sparseLayer: SparseLayer
+    var groups: [PoolAssignment.Group]
     /// Whether the gateway has its outcome, or no longer needs it.
     var isSettled = false
     /// When the host learns that the call was cancelled.
@@ -23,7 +25,7 @@ struct Flight {
     var isStranded = false
 }
 
-/// One expert host: a queue before one worker.
+/// One expert host: the queue that real hosts have before one worker.
 struct SimulatedHost {
     enum State {
         case up
@@ -48,39 +50,32 @@ struct SimulatedHost {
     var hungUntil = Int64.min
     /// When it recovered after a fault; nil until then, and before it had one.
     var wellSince: Int64?
-    /// Calls that wait, the next one first from ``head`` on.
-    var queue: [Int] = []
-    var head = 0
-    /// The call that it computes.
-    var current: Int?
+    /// Which calls it takes, and which it computes together.
+    var admission: HostAdmission
+    /// Calls that wait.
+    var waiting: [HostAdmission.CallID: Int] = [:]
+    /// The calls that it computes.
+    var current: [Int] = []
+    /// Experts whose weights it reads for them.
+    var reads = 0
     /// Which computation the next end belongs to.
     var turn = 0
     var currentEnd: Int64 = 0
 
+    init(id: ReplicaID, machines: SimulatedMachines) {
+        self.id = id
+        self.admission = machines.admission
+    }
+
     /// The process's id: another start has another one.
     var instance: String { "\(self.id.port)-\(self.start)" }
 
-    var waiting: Int { self.queue.count - self.head }
-
-    mutating func popFirst() -> Int? {
-        guard self.head < self.queue.count else { return nil }
-        defer {
-            self.head += 1
-            if self.head == self.queue.count {
-                self.queue.removeAll(keepingCapacity: true)
-                self.head = 0
-            }
-        }
-        return self.queue[self.head]
-    }
-
     /// Clears the queue: the process is gone.
-    mutating func abandon() -> [Int] {
-        var flights = Array(self.queue[self.head...])
-        if let current = self.current { flights.append(current) }
-        self.queue.removeAll(keepingCapacity: true)
-        self.head = 0
-        self.current = nil
+    mutating func abandon(_ machines: SimulatedMachines) -> [Int] {
+        let flights = self.waiting.sorted { $0.key.rawValue < $1.key.rawValue }.map(\.value) + self.current
+        self.admission = machines.admission
+        self.waiting = [:]
+        self.current = []
         self.turn += 1
         return flights
     }

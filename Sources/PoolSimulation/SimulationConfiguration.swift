@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 package import ExpertPooling
 package import SwitchyardTypes
 
@@ -20,15 +21,18 @@ package enum SimulationScenario: String, Sendable, Hashable, CaseIterable {
     /// Some experts are far more popular than others, sixteen times as many sequences are decoded, so that rows count and
     /// not only the reading of weights, and the hosts hold a further pool's experts.
     case hot
+    /// Nothing, but four gateways share two hosts, which hold the same eight experts of each layer.
+    case gateways
 
     /// The variants that are worth comparing.
     package var variants: [SimulationVariant] {
         switch self {
-        case .calm: [.everything, .noHedges]
+        case .calm: [.everything, .noHedges, .noAffinity]
         case .crash, .rolling: [.everything, .noHedges, .oneReplica]
         case .hang, .partition: [.everything, .noHedges, .noEjection, .neither, .oneReplica]
-        case .stragglers: [.everything, .noHedges, .noEjection, .neither]
-        case .hot: [.everything, .noPlan]
+        case .stragglers: [.everything, .noHedges, .noEjection, .neither, .noAffinity]
+        case .hot: [.everything, .noPlan, .noAffinity]
+        case .gateways: [.everything, .noAffinity]
         }
     }
 }
@@ -43,6 +47,8 @@ package enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
     case noEjection = "no ejection"
     /// Neither.
     case neither
+    /// A layer's rows for a pool go to the less busy of two replicas, whatever their experts.
+    case noAffinity = "no affinity"
     /// Each pool has one host.
     case oneReplica = "one replica"
     /// Hot experts stay where they are; only different from ``everything`` in ``SimulationScenario/hot``.
@@ -77,6 +83,18 @@ package struct SimulatedModel: Sendable, Equatable {
         weightBytes: 2
     )
 
+    /// google/switch-base-8, as its `config.json` says.
+    ///
+    /// 8 experts in each of 6 + 6 layers, 768 wide, experts 3,072, weights in float32.
+    package static let switchBase8 = SimulatedModel(
+        encoderLayers: 6,
+        decoderLayers: 6,
+        experts: 8,
+        width: 768,
+        innerWidth: 3072,
+        weightBytes: 4
+    )
+
     /// Parameters of all experts.
     package var expertParameters: Int {
         (self.encoderLayers + self.decoderLayers) * self.experts * 2 * self.width * self.innerWidth
@@ -101,6 +119,8 @@ package struct SimulatedMachines: Sendable, Equatable {
     package var spread = 0.15
     /// Calls that may wait at a host; further ones are refused.
     package var queueLimit = 256
+    /// How long an idle host may wait for a call that it could compute together with those that it has, seconds.
+    package var batchWindow = 1e-3
     /// The slowdown factor of calls in the first second after a start.
     package var coldFactor = 3.0
     /// Time of the gateway's own part of a layer, seconds: attention, routing, norms.
@@ -124,6 +144,14 @@ package struct SimulatedMachines: Sendable, Equatable {
 
     /// The defaults.
     package init() {}
+
+    /// The queue of a host that has just started.
+    var admission: HostAdmission {
+        HostAdmission(
+            limits: .init(calls: self.queueLimit, rows: 1 << 40),
+            batching: .init(window: .nanoseconds(Int64(self.batchWindow * 1e9)))
+        )
+    }
 }
 
 /// A simulation that cannot be run, with the requested value and the allowed ones.
@@ -177,6 +205,23 @@ package struct SimulationConfiguration: Sendable {
     /// A cluster of 256 hosts for a trillion parameters, on which nothing happens.
     package init() {}
 
+    /// The cluster of a scenario, and what happens to it: the one of 256 hosts, or a small one for several gateways.
+    ///
+    /// - Parameters:
+    ///   - scenario: What happens.
+    ///   - variant: The defences that the gateways may use.
+    package init(_ scenario: SimulationScenario, _ variant: SimulationVariant) {
+        self.scenario = scenario
+        self.variant = variant
+        guard scenario == .gateways else { return }
+        self.model = .switchBase8
+        self.hosts = 2
+        self.gateways = 4
+        self.sequences = 8
+        // A host of a few processors: reading weights is what it does.
+        self.machines.weightBytesPerSecond = 50e9
+    }
+
     /// Rows of a decoder layer.
     var decoderRows: Int { self.scenario == .hot ? 16 * self.sequences : self.sequences }
 
@@ -211,6 +256,7 @@ package struct SimulationConfiguration: Sendable {
     /// The gateways' bounds under the variant.
     var effectivePools: ExpertPoolsConfiguration {
         var pools = self.pools
+        if self.variant == .noAffinity { pools.replicaChoice = .twoChoices }
         if self.variant == .noHedges || self.variant == .neither { pools.hedgeFraction = 0 }
         if self.variant == .noEjection || self.variant == .neither {
             pools.failuresToEject = .max

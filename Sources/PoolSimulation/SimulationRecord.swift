@@ -26,8 +26,10 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
     package var dropped: [String: Int]
     /// Steps in which a row was dropped.
     package var stepsWithDrops: Int
-    /// Calls: one for each layer and pool.
+    /// Calls: one for each layer and replica that experts of the layer prefer, or one for each layer and pool.
     package var calls: Int
+    /// Experts whose weights hosts read, each once per pass.
+    package var expertReads: Int
     /// Calls that were sent to a second replica while the first was silent.
     package var hedges: Int
     /// Attempts after a failed one.
@@ -78,6 +80,7 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
         )
         self.stepsWithDrops = report.stepsWithDrops
         self.calls = report.calls
+        self.expertReads = report.expertReads
         self.hedges = report.hedges
         self.retries = report.retries
         self.ejections = report.ejections

@@ -42,8 +42,10 @@ package struct SimulationReport: Sendable, Equatable {
     package var stepsWithDrops = 0
     /// The last step in which one was, counted from the first; -1 where none was.
     package var lastStepWithDrops = -1
-    /// Calls: one for each layer and pool.
+    /// Calls: one for each layer and replica that experts of the layer prefer, or one for each layer and pool.
     package var calls = 0
+    /// Experts whose weights hosts read, each once per pass.
+    package var expertReads = 0
     /// Calls that were sent to a second replica while the first was silent.
     package var hedges = 0
     /// Attempts after a failed one.

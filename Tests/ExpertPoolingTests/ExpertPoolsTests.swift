@@ -390,7 +390,11 @@ struct ExpertPoolsTests {
         #expect(pools.placement.extras == [encoderLayer: [0: ["b"]]])
         // The expert's own pool is gone: the other one computes it.
         pools.disconnected(replica(1), now: start)
-        let (calls, unplaced) = pools.assignments(of: [(expert: 0, rows: 3), (expert: 1, rows: 2)], in: encoderLayer)
+        let (calls, unplaced) = pools.assignments(
+            of: [(expert: 0, rows: 3), (expert: 1, rows: 2)],
+            in: encoderLayer,
+            now: start
+        )
         #expect(unplaced.isEmpty)
         #expect(calls.map(\.pool) == ["b"])
         #expect(calls.first?.rowCount == 5)

@@ -72,7 +72,8 @@ extension ExpertPools {
         now: ContinuousClock.Instant = start
     ) -> Result<ReplicaID, NoReplica> {
         let slots = excluded.compactMap { self.slot(of: $0) }
-        return self.startAttempt(in: self.poolIndex(of: pool), excluding: slots, rows: 1, now: now)
+        let load = CallLoad(rows: 1, work: ExpertWork.of(rows: 1))
+        return self.startAttempt(in: self.poolIndex(of: pool), excluding: slots, load: load, now: now)
             .map { self.replicas[$0].id }
     }
 
@@ -89,7 +90,15 @@ extension ExpertPools {
         let kind = CallClass(stack: stack, rows: rows)
         let began = now.advanced(by: .zero - time)
         return self.attemptEnded(
-            AttemptEnd(slot: slot, kind: kind, rows: rows, started: began, ended: now, outcome: outcome)
+            AttemptEnd(
+                slot: slot,
+                kind: kind,
+                rows: rows,
+                work: ExpertWork.of(rows: rows),
+                started: began,
+                ended: now,
+                outcome: outcome
+            )
         )
     }
 

@@ -60,7 +60,7 @@ enum ImportTable {
         // An executor that loses answers, for measurements and tests.
         "LossyExperts": ["SwitchModel", "Checkpoints"],
         // Distributions need exp and log.
-        "PoolSimulation": Self.cLibrary.union(["ExpertPooling"]),
+        "PoolSimulation": Self.cLibrary.union(["ExpertPooling", "BatchScheduling"]),
         // Every pure machine of a cluster in one loop; buffers are the codec's.
         "FaultSimulation": [
             "PoolSimulation", "BatchScheduling", "ExpertPooling", "RPCCore", "HTTP2Session", "NIOCore",

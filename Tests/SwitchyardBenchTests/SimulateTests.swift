@@ -59,13 +59,14 @@ struct SimulateTests {
         report.rows = 1000
         report.dropped = [.init(stack: .decoder, cause: .unavailable): 23]
         report.calls = 10_000
+        report.expertReads = 640
         report.hedges = 5
         report.recoveries = [1_140_000_000]
         report.tokensPerSecond = 585.7
         let record = SimulationRecord(report)
         #expect(
             SimulationTable(records: [record]).document.markdown.split(separator: "\n").last
-                == "| crash | one replica | 500.0 ms | 900.0 ms | 990.0 ms | 1000.0 ms | 586 | 2.3 % | 0.0500 % | 0 | 0 | 1.14 s |"
+                == "| crash | one replica | 500.0 ms | 900.0 ms | 990.0 ms | 1000.0 ms | 586 | 0.64 | 2.3 % | 0.0500 % | 0 | 0 | 1.14 s |"
         )
         #expect(SimulationTable(records: [record]).full.text.contains("unavailable"))
         // From all steps down to one of a thousand.

@@ -21,7 +21,7 @@ MODULES = {
     "BatchScheduling": ["SwitchyardTypes"],
     "RPCCore": [],
     "ExpertPooling": ["SwitchyardTypes", "RPCCore"],
-    "PoolSimulation": ["SwitchyardTypes", "ExpertPooling"],
+    "PoolSimulation": ["SwitchyardTypes", "ExpertPooling", "BatchScheduling"],
     "HTTP2Session": ["CNGHTTP2", "NIOCore"],
     "FaultSimulation": [
         "SwitchyardTypes", "PoolSimulation", "BatchScheduling", "ExpertPooling", "RPCCore", "HTTP2Session", "NIOCore",

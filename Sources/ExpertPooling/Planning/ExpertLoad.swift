@@ -22,10 +22,25 @@ public struct ExpertLoad: Sendable {
     private struct Layer: Sendable {
         /// Decayed rows by expert, as of `latest`.
         var sums: [Double]
+        /// Decayed work (``ExpertWork``) in the same way; empty where rows are read from counters.
+        var work: [Double] = []
         /// Counters at the last look.
         var counters: [UInt64]?
         let first: ContinuousClock.Instant
         var latest: ContinuousClock.Instant
+
+        /// Counts an expert's rows, in place, after older ones have lost some weight.
+        mutating func add(_ rows: Int, of expert: Int, decay: Double, now: ContinuousClock.Instant) {
+            if decay < 1 {
+                for index in self.sums.indices { self.sums[index] *= decay }
+                for index in self.work.indices { self.work[index] *= decay }
+            }
+            self.latest = max(self.latest, now)
+            ExpertLoad.widen(&self.sums, to: expert + 1)
+            ExpertLoad.widen(&self.work, to: expert + 1)
+            self.sums[expert] += Double(max(rows, 0))
+            self.work[expert] += Double(ExpertWork.of(rows: rows))
+        }
     }
 
     /// Time after which a row weighs half.
@@ -88,16 +103,10 @@ public struct ExpertLoad: Sendable {
     ///   - now: When. A time before the last one counts as no time.
     public mutating func add(_ rows: Int, of expert: Int, in layer: SparseLayer, now: ContinuousClock.Instant) {
         guard expert >= 0 else { return }
-        var state = self.layers[layer] ?? Layer(sums: [], counters: nil, first: now, latest: now)
-        let elapsed = state.latest.duration(to: now)
-        if elapsed > .zero {
-            let decay = self.decay(over: elapsed)
-            for index in state.sums.indices { state.sums[index] *= decay }
-            state.latest = now
-        }
-        Self.widen(&state.sums, to: expert + 1)
-        state.sums[expert] += Double(max(rows, 0))
-        self.layers[layer] = state
+        let elapsed = self.layers[layer].map { $0.latest.duration(to: now) } ?? .zero
+        let decay = elapsed > .zero ? self.decay(over: elapsed) : 1
+        self.layers[layer, default: Layer(sums: [], counters: nil, first: now, latest: now)]
+            .add(rows, of: expert, decay: decay, now: now)
     }
 
     /// The average of each expert of a layer.
@@ -108,12 +117,31 @@ public struct ExpertLoad: Sendable {
     ///     next look will tell.
     /// - Returns: Rows per second, by expert; empty if nothing was counted, zeros if no time has passed.
     public func rowsPerSecond(in layer: SparseLayer, now: ContinuousClock.Instant) -> [Double] {
+        self.perSecond(in: layer, now: now) { $0.sums }
+    }
+
+    /// The average work for each expert of a layer, in rows that take as long: reading an expert's weights takes as long as
+    /// some rows do, so an expert that is asked for one row now and then is not idle.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - now: The present, as for ``rowsPerSecond(in:now:)``.
+    /// - Returns: Work per second, by expert; empty if nothing was counted, or counters are read, which do not tell.
+    public func workPerSecond(in layer: SparseLayer, now: ContinuousClock.Instant) -> [Double] {
+        self.perSecond(in: layer, now: now) { $0.work }
+    }
+
+    private func perSecond(
+        in layer: SparseLayer,
+        now: ContinuousClock.Instant,
+        _ sums: (Layer) -> [Double]
+    ) -> [Double] {
         guard let state = self.layers[layer] else { return [] }
         let end = state.counters == nil ? max(now, state.latest) : state.latest
         let weight = self.weight(over: state.first.duration(to: end))
-        guard weight > 0 else { return state.sums.map { _ in 0 } }
+        guard weight > 0 else { return sums(state).map { _ in 0 } }
         let decay = self.decay(over: state.latest.duration(to: end))
-        return state.sums.map { $0 * decay / weight }
+        return sums(state).map { $0 * decay / weight }
     }
 
     /// How many rows the averages of a layer are based on: the sum of the rows' weights.
@@ -134,7 +162,7 @@ public struct ExpertLoad: Sendable {
         -expm1(-max(time, .zero).inSeconds / self.halfLife.inSeconds * M_LN2) * self.halfLife.inSeconds / M_LN2
     }
 
-    private static func widen(_ sums: inout [Double], to count: Int) {
+    fileprivate static func widen(_ sums: inout [Double], to count: Int) {
         if sums.count < count { sums += Array(repeating: 0, count: count - sums.count) }
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One layer's rows over the pools: how much each pool takes, and the effect of one more pool for an expert.
+/// One layer's work over the pools: how much each pool takes, and the effect of one more pool for an expert.
 ///
-/// Pools are numbers here, in the order of their names. An expert's rows are divided evenly over its pools, and a pool's
-/// evenly over its replicas, so a load is a part of the layer's rows that one replica takes.
+/// Pools are numbers here, in the order of their names. An expert's work is divided evenly over its pools, and a pool's
+/// evenly over its replicas, so a load is a part of the layer's work that one replica takes.
 struct LayerBalance {
     /// An additional pool for an expert.
     struct Addition: Equatable {
@@ -27,7 +27,7 @@ struct LayerBalance {
 
     /// Replicas by pool; at least one, so that a pool that is down keeps the load it would have.
     let replicas: [Double]
-    /// Part of the layer's rows, by expert.
+    /// Part of the layer's work, by expert.
     let shares: [Double]
     /// Pools that an expert could get in addition to its current ones, by expert.
     let spare: [[Int]]

@@ -31,9 +31,10 @@ struct LayerDraft {
                 if let pool = indices[extra], !homes[expert].contains(pool) { homes[expert].append(pool) }
             }
         }
+        let known = state.workPerSecond.isEmpty ? state.rowsPerSecond : state.workPerSecond
         let rates = (0..<experts)
             .map { expert in
-                let rate = expert < state.rowsPerSecond.count ? state.rowsPerSecond[expert] : 0
+                let rate = expert < known.count ? known[expert] : 0
                 return rate.isFinite ? max(rate, 0) : 0
             }
         let total = rates.reduce(0, +)

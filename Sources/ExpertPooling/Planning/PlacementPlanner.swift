@@ -5,9 +5,10 @@ internal import SwitchyardTypes
 /// Gives hot experts additional pools that already hold them, so that a layer's busiest replica has less to do.
 ///
 /// **Model.** The layers of a step run one after another, and each waits for its slowest pool. So every layer is
-/// planned separately, and the plan lowers the load of its busiest replica: the part of the layer's rows that it
-/// takes. An expert's rows are assumed to be divided evenly over its pools, and a pool's rows evenly over its
-/// replicas that take calls (the dispatch, ``PlacementTable/assignments(of:in:replicas:)``, levels better than that).
+/// planned separately, and the plan lowers the load of its busiest replica: the part of the layer's work that it
+/// takes, which is reading weights where an expert gets few rows at a time (``PlacementSnapshot/Layer/workPerSecond``), or
+/// of its rows, where no more is known. An expert's work is assumed to be divided evenly over its pools, and a pool's evenly
+/// over its replicas that take calls (the dispatch, ``PlacementTable/assignments(of:in:replicas:)``, levels better than that).
 /// An expert may get a pool only if every such replica holds it.
 ///
 /// **Algorithm.** Greedy, for each layer:

@@ -28,6 +28,8 @@ public struct PlacementSnapshot: Sendable, Equatable {
         public var primary: [String?]
         /// Rows per second, by expert index.
         public var rowsPerSecond: [Double]
+        /// Work per second, by expert index: rows, but reading an expert's weights counts as some of them; empty if unknown.
+        public var workPerSecond: [Double]
         /// How many rows those averages are based on.
         public var observedRows: Double
 
@@ -36,10 +38,17 @@ public struct PlacementSnapshot: Sendable, Equatable {
         /// - Parameters:
         ///   - primary: The pool of each expert, by expert index.
         ///   - rowsPerSecond: Rows per second, by expert index.
+        ///   - workPerSecond: Work per second, by expert index; empty if unknown.
         ///   - observedRows: How many rows those averages are based on.
-        public init(primary: [String?], rowsPerSecond: [Double], observedRows: Double) {
+        public init(
+            primary: [String?],
+            rowsPerSecond: [Double],
+            workPerSecond: [Double] = [],
+            observedRows: Double
+        ) {
             self.primary = primary
             self.rowsPerSecond = rowsPerSecond
+            self.workPerSecond = workPerSecond
             self.observedRows = observedRows
         }
     }
@@ -93,6 +102,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
             self.layers[layer] = Layer(
                 primary: primary,
                 rowsPerSecond: load.rowsPerSecond(in: layer, now: now),
+                workPerSecond: load.workPerSecond(in: layer, now: now),
                 observedRows: load.observedRows(in: layer)
             )
         }

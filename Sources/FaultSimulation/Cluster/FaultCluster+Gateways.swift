@@ -206,7 +206,7 @@ extension FaultCluster {
             }
         }
         let now = self.time(process)
-        let (assignments, unplaced) = self.gateways[index].pools.assignments(of: groups, in: layer)
+        let (assignments, unplaced) = self.gateways[index].pools.assignments(of: groups, in: layer, now: now)
         let deadline = self.gateways[index].pools.layerDeadline(of: layer, assignments, now: now)
         var calls = LayerCalls(
             layer: layer,

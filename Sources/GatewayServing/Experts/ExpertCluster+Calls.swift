@@ -38,9 +38,9 @@ extension ExpertCluster {
         let channels: [RPCChannel?]
     }
 
-    /// Splits a layer's rows by pool.
+    /// Splits a layer's rows into calls.
     ///
-    /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and the layer's deadline.
+    /// - Returns: One assignment for each call, the rows of experts that no pool holds, and the layer's deadline.
     func assignments(
         of groups: [SwitchModel.ExpertRows],
         in layer: SparseLayer
@@ -51,7 +51,7 @@ extension ExpertCluster {
             for group in groups {
                 state.expertLoad.add(group.rows, of: group.expert, in: layer, now: now)
             }
-            let (calls, unplaced) = state.pools.assignments(of: groups, in: layer)
+            let (calls, unplaced) = state.pools.assignments(of: groups, in: layer, now: now)
             return (calls, unplaced, state.pools.layerDeadline(of: layer, calls, now: now))
         }
     }

@@ -89,6 +89,8 @@ extension ExpertCluster {
             snapshot.set(MetricCatalog.pools.callsTotal, [pool], counts.calls)
             snapshot.set(MetricCatalog.pools.hedgesTotal, [pool], counts.hedges)
             snapshot.set(MetricCatalog.pools.hedgesWonTotal, [pool], counts.hedgesWon)
+            snapshot.set(MetricCatalog.pools.preferencesTotal, [pool, "kept"], counts.keptExperts)
+            snapshot.set(MetricCatalog.pools.preferencesTotal, [pool, "yielded"], counts.yieldedExperts)
             snapshot.set(MetricCatalog.pools.retriesTotal, [pool], counts.retries)
             snapshot.set(MetricCatalog.pools.droppedRowsTotal, [pool], counts.droppedRows)
             self.collectAudits(of: pool, counts.audits, into: &snapshot)

@@ -225,7 +225,9 @@ extension PoolAssignment {
             var rows = group.rows
             while !rows.isEmpty {
                 if room == 0 {
-                    pieces.append(PoolAssignment(pool: self.pool))
+                    var piece = self
+                    piece.groups = []
+                    pieces.append(piece)
                     room = most
                 }
                 let taken = min(room, rows.count)

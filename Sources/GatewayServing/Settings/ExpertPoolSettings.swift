@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import ExpertPooling
+package import ExpertPooling
 package import ServiceKit
 package import SwitchyardTypes
 
@@ -104,6 +104,22 @@ package struct ExpertPoolSettings: SettingTable {
         placeholder: "count",
         "Calls in flight per host."
     )
+    package let replicaChoice = Setting.choice(
+        "replica-choice",
+        of: ReplicaChoice.allCases,
+        default: ExpertPoolsConfiguration.defaults.replicaChoice,
+        name: { $0.rawValue },
+        placeholder: "rule",
+        see: "Which replica gets which rows",
+        "Which host of a pool gets a layer's rows: the one that each expert prefers, or the less busy of two."
+    )
+    package let affinityBound = Setting.number(
+        "affinity-bound",
+        in: 1...1000,
+        default: ExpertPoolsConfiguration.defaults.affinityBound,
+        see: "Which replica gets which rows",
+        "How many times its fair share of a pool's work a host may get before experts' preference for it yields."
+    )
     package let zone = Setting.zone("The gateway's zone: hosts in the same zone are preferred.")
     package let mixedWeightTypes = Setting.toggle(
         "mixed-weight-types",
@@ -151,6 +167,8 @@ package struct ExpertPoolSettings: SettingTable {
         choice.proofsToServe = try settings.value(self.auditProofs)
         cluster.auditMemoryBytes = try settings.value(self.auditMemory)
         choice.outstandingPerReplica = try settings.value(self.callsPerReplica)
+        choice.replicaChoice = try settings.value(self.replicaChoice)
+        choice.affinityBound = try settings.value(self.affinityBound)
         choice.zone = try settings.value(self.zone)
         choice.allowsMixedWeightTypes = try settings.value(self.mixedWeightTypes)
         cluster.choice = choice

@@ -227,6 +227,12 @@ package struct ExpertPoolMetrics: MetricTable {
         ["pool"],
         "Hedges that answered first."
     )
+    package let preferencesTotal = MetricDefinition(
+        "switchyard_expert_preferences_total",
+        .counter,
+        ["pool", "result"],
+        "Experts of a layer whose rows went to the replica that they prefer (kept), or some of them elsewhere (yielded)."
+    )
     package let retriesTotal = MetricDefinition(
         "switchyard_expert_retries_total",
         .counter,

@@ -12,36 +12,36 @@ struct SimulateCommand: ParsableCommand {
         commandName: "simulate",
         abstract: "Run the gateway's choices against thousands of made-up hosts in virtual time.",
         discussion: """
-            The model is Switch-C: 1.57 trillion parameters, 2,048 experts in each of 15 + 15 layers. The same seed gives
-            the same figures.
+            The model is Switch-C: 1.57 trillion parameters, 2,048 experts in each of 15 + 15 layers. In the scenario
+            gateways it is switch-base-8: 8 experts in each of 6 + 6 layers. The same seed gives the same figures.
 
             EXAMPLE
               switchyard-bench simulate --scenario stragglers --steps 500
             """
     )
 
-    @Option(help: "Expert hosts.")
-    var hosts = 256
+    @Option(help: "Expert hosts (default: 256; 2 in gateways).")
+    var hosts: Int?
 
-    @Option(help: "Experts of each sparse layer.")
-    var experts = 2048
+    @Option(help: "Experts of each sparse layer (default: 2048; 8 in gateways).")
+    var experts: Int?
 
     @Option(help: "Hosts of each pool.")
     var replicas = 2
 
-    @Option(help: "Gateways, each with its own view of the hosts.")
-    var gateways = 1
+    @Option(help: "Gateways, each with its own view of the hosts (default: 1; 4 in gateways).")
+    var gateways: Int?
 
     @Option(help: "Steps of each gateway.")
     var steps = 2000
 
-    @Option(help: "Sequences that a gateway decodes at once.")
-    var sequences = 32
+    @Option(help: "Sequences that a gateway decodes at once (default: 32; 8 in gateways).")
+    var sequences: Int?
 
     @Option(help: "How unevenly tokens go to the experts: the power with which popularity falls with rank.")
     var skew = 0.5
 
-    @Option(help: "calm, crash, hang, stragglers, rolling, partition, hot, or all.")
+    @Option(help: "calm, crash, hang, stragglers, rolling, partition, hot, gateways, or all.")
     var scenario = "all"
 
     @Option(help: "Seed of the random numbers.")
@@ -93,18 +93,16 @@ struct SimulateCommand: ParsableCommand {
         _ scenario: SimulationScenario,
         _ variant: SimulationVariant
     ) throws -> SimulationConfiguration {
-        var configuration = SimulationConfiguration()
-        configuration.hosts = self.hosts
+        var configuration = SimulationConfiguration(scenario, variant)
+        configuration.hosts = self.hosts ?? configuration.hosts
         configuration.replicas = self.replicas
-        configuration.gateways = self.gateways
+        configuration.gateways = self.gateways ?? configuration.gateways
         configuration.steps = self.steps
         configuration.warmUp = min(configuration.warmUp, max(0, self.steps / 10))
-        configuration.model.experts = self.experts
-        configuration.sequences = self.sequences
+        configuration.model.experts = self.experts ?? configuration.model.experts
+        configuration.sequences = self.sequences ?? configuration.sequences
         configuration.skew = self.skew
         configuration.seed = self.seed
-        configuration.scenario = scenario
-        configuration.variant = variant
         do {
             try configuration.check()
         } catch {

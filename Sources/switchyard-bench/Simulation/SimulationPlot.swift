@@ -75,6 +75,7 @@ struct SimulationPlot {
         case .neither: .init(colour: 3, mark: 0, dash: 2)
         case .oneReplica: .init(colour: 4, mark: 0, dash: 3)
         case .noPlan: .init(colour: 5, mark: 0, dash: 1)
+        case .noAffinity: .init(colour: 6, mark: 0, dash: 2)
         case nil: nil
         }
     }

@@ -14,7 +14,8 @@ struct SimulationTable {
             Self.scenario, Self.variant, Self.step("step p50", "p50"), Self.step("p90", "p90"),
             Self.step("p99", "p99"), Self.step("p99.9", "p99.9"), Self.step("max", "max"), Self.tokens, Self.dropped,
             Column(title: "why", alignment: .left, cell: Self.causes),
-            Column(title: "calls") { "\($0.calls)" }, Self.hedged, Column(title: "retries") { "\($0.retries)" },
+            Column(title: "calls") { "\($0.calls)" }, Self.reads, Self.hedged,
+            Column(title: "retries") { "\($0.retries)" },
             Self.ejections, Self.faults, Self.recovery,
         ])
     }
@@ -23,8 +24,8 @@ struct SimulationTable {
     var document: TextTable {
         self.table([
             Self.scenario, Self.variant, Self.step("step p50", "p50"), Self.step("p90", "p90"),
-            Self.step("p99", "p99"), Self.step("max", "max"), Self.tokens, Self.dropped, Self.hedged, Self.ejections,
-            Self.faults, Self.recovery,
+            Self.step("p99", "p99"), Self.step("max", "max"), Self.tokens, Self.reads, Self.dropped, Self.hedged,
+            Self.ejections, Self.faults, Self.recovery,
         ])
     }
 
@@ -48,6 +49,9 @@ struct SimulationTable {
     private static var variant: Column { Column(title: "with", alignment: .left) { $0.variant } }
     private static var tokens: Column {
         Column(title: "tokens/s") { String(format: "%.0f", $0.tokensPerSecond) }
+    }
+    private static var reads: Column {
+        Column(title: "reads/row") { String(format: "%.2f", Double($0.expertReads) / Double(max(1, $0.rows))) }
     }
     private static var dropped: Column { Column(title: "dropped") { Self.part($0.droppedRows, of: $0.rows) } }
     private static var hedged: Column { Column(title: "hedged") { Self.part($0.hedges, of: $0.calls) } }

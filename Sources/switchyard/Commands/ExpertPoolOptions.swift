@@ -35,6 +35,10 @@ struct ExpertPoolOptions: ParsableArguments {
 
     @Option(GatewaySettings.table.pools.callsPerReplica) var callsPerReplica: String?
 
+    @Option(GatewaySettings.table.pools.replicaChoice) var replicaChoice: String?
+
+    @Option(GatewaySettings.table.pools.affinityBound) var affinityBound: String?
+
     @Option(GatewaySettings.table.pools.zone) var zone: String?
 
     @Flag(GatewaySettings.table.pools.mixedWeightTypes) var mixedWeightTypes = false
