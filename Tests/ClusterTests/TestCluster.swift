@@ -51,6 +51,7 @@ enum TestCluster {
     ///   - pools: Number of pools.
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
+    ///   - model: The model's folder.
     ///   - onGatewayExit: What to do when the gateway exits early.
     ///   - body: The test.
     /// - Throws: What the body throws, or why the processes did not start.
@@ -58,6 +59,7 @@ enum TestCluster {
         pools: Int,
         replicas: Int = 1,
         gatewayArguments: [String] = [],
+        model: String = Self.miniature,
         onGatewayExit: ChildExitPolicy = .fail,
         body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
     ) async throws {
@@ -65,6 +67,7 @@ enum TestCluster {
             pools: pools,
             replicas: replicas,
             gatewayArguments: gatewayArguments,
+            model: model,
             onGatewayExit: onGatewayExit
         ) { cluster in
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
