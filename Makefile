@@ -3,6 +3,7 @@
 SWIFT ?= swift
 VENV ?= .venv
 TRITON_VENV = $(VENV)-triton
+EVALUATION_VENV = $(VENV)-lmeval
 MODEL ?= deploy/models/switch-mini
 
 # Both kinds of build stay side by side in .build: release for people, debug for tests.
@@ -20,8 +21,8 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp converter converter-for-ci faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-http bench-train bench-distil bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
+.PHONY: help build demo test peers-cpp converter converter-for-ci lm-eval lm-eval-for-ci faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
+    bench-model bench-dense bench-full-shape bench-peers bench-http bench-batch bench-train bench-distil bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -36,7 +37,7 @@ demo: ## run a whole cluster on this machine: some prompts, and where their toke
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci ## run the whole test suite, as continuous integration does
+test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci lm-eval-for-ci ## run the whole test suite, as continuous integration does
 	$(SWIFT) build --build-tests
 	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" \
 	    SWITCHYARD_TEST_CONVERTER="$(abspath $(VENV)-converter)/bin/python" deploy/check/tests.sh
@@ -136,6 +137,14 @@ $(TRITON_VENV)/.ready: Tests/Peers/requirements-triton.txt deploy/install-packag
 	$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements-triton.txt
 	@touch $@
 
+# lm-evaluation-harness brings along most of a gigabyte; without it, the test that runs it is skipped, but not in CI.
+lm-eval: $(EVALUATION_VENV)/.ready ## install lm-evaluation-harness, which a test runs against a cluster (large)
+$(EVALUATION_VENV)/.ready: Tests/Peers/requirements-lm-eval.txt deploy/install-packages.sh
+	@deploy/install-packages.sh test
+	python3 -m venv $(EVALUATION_VENV)
+	$(EVALUATION_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements-lm-eval.txt
+	@touch $@
+
 # CTranslate2's converter needs PyTorch, which is large; without it, the test that converts a student is skipped, but not in CI.
 CONVERTER_REQUIREMENTS = Tests/Peers/converter-requirements.txt
 converter: $(VENV)-converter/.ready ## install CTranslate2, whose converter a test calls (PyTorch is large)
@@ -147,6 +156,9 @@ $(VENV)-converter/.ready: $(CONVERTER_REQUIREMENTS)
 
 converter-for-ci:
 	@if [ -n "$$CI" ]; then $(MAKE) --no-print-directory converter; fi
+
+lm-eval-for-ci:
+	@if [ -n "$$CI" ]; then $(MAKE) --no-print-directory lm-eval; fi
 
 # Small clients over gRPC's C++ library; without it, tests that need them are skipped, but not in CI.
 peers-cpp: $(VENV)/.ready
@@ -281,6 +293,11 @@ bench-http: build ## benchmark the HTTP listener beside gRPC: the table of docs/
 	@mkdir -p $(BENCH)
 	python3 Tests/Peers/bench_http.py --switchyard .build/release/switchyard --model $(MODEL) > $(BENCH)/http.md && cat $(BENCH)/http.md
 
+bench-batch: build ## benchmark `switchyard batch` beside h2load: 10,000 lines (docs/operations.md)
+	@deploy/install-packages.sh test
+	@mkdir -p $(BENCH)
+	python3 Tests/Peers/bench_batch.py --switchyard .build/release/switchyard --model $(MODEL) > $(BENCH)/batch.md && cat $(BENCH)/batch.md
+
 # With MODEL_FULL, the full shape as well: a step of it takes seconds.
 bench-frozen: build-bench ## benchmark training with frozen experts beside serving, through the same hosts (docs/training.md)
 	@mkdir -p $(BENCH)
@@ -315,4 +332,4 @@ protos: ## regenerate the C code, the typed messages and the Python package's me
 	deploy/generate-python-protos.sh
 
 clean: ## remove what was built
-	rm -rf .build .build-tsan .build-asan $(VENV) $(VENV)-converter
+	rm -rf .build .build-tsan .build-asan $(VENV) $(TRITON_VENV) $(EVALUATION_VENV) $(VENV)-converter

@@ -217,8 +217,8 @@ let package = Package(
         .target(
             name: "HTTPDoor",
             dependencies: [
-                "DoorPage", "SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore",
-                "RPCTransport",
+                "DoorPage", "SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "OpenInference",
+                "RPCCore", "RPCTransport",
                 "ServiceKit", "Telemetry", hummingbirdCore, hummingbirdHTTP2, httpTypes, nioCore, nioPosix, nioTLS,
                 logging,
             ],
@@ -428,7 +428,8 @@ let package = Package(
         .testTarget(
             name: "HTTPDoorTests",
             dependencies: [
-                "HTTPDoor", "DoorPage", "MessageJSON", "JSONValues", "SwitchyardProtos", "RPCCore", "PeerTools",
+                "HTTPDoor", "DoorPage", "MessageJSON", "JSONValues", "OpenInference", "SwitchyardProtos", "RPCCore",
+                "PeerTools",
                 nioCore,
                 nioEmbedded,
                 httpTypes,

@@ -8,6 +8,8 @@ enum Dialect: Sendable {
     case openAI
     /// The one of Hugging Face's text-generation-inference: `/generate` and its neighbours.
     case textGeneration
+    /// The Open Inference Protocol's: `/v2` and what lies below it.
+    case openInference
     /// The gateway's own: protobuf's JSON mapping of the messages of gRPC.
     case own
 
@@ -16,6 +18,7 @@ enum Dialect: Sendable {
         switch self {
         case .openAI: OpenAIForm.body(of: fault)
         case .textGeneration: TextGenerationForm.body(of: fault)
+        case .openInference: ["error": .string(fault.message)]
         case .own:
             // google.rpc.Status by protobuf's mapping.
             ["code": .integer(Int(fault.code.rawValue)), "message": .string(fault.message)]
@@ -32,7 +35,7 @@ enum Dialect: Sendable {
         switch self {
         case .openAI: OpenAIForm.names
         case .textGeneration: TextGenerationForm.names
-        case .own: [:]
+        case .openInference, .own: [:]
         }
     }
 }

@@ -47,6 +47,28 @@ public protocol TokenTexts: Sendable {
     func isSpecial(_ id: UInt32) -> Bool
 }
 
+/// Tokens that stand for no text.
+public struct SpecialTokens: Sendable, Hashable {
+    /// The token that the tokenizer adds to a text's end; nil if it adds none.
+    public var added: UInt32?
+    /// The text of the token that ends a sequence; nil where no token has that meaning.
+    public var end: String?
+    /// The text of the token that fills places; nil if there is none.
+    public var padding: String?
+
+    /// Names tokens.
+    ///
+    /// - Parameters:
+    ///   - added: The token that the tokenizer adds to a text's end.
+    ///   - end: The text of the token that ends a sequence.
+    ///   - padding: The text of the token that fills places.
+    public init(added: UInt32? = nil, end: String? = nil, padding: String? = nil) {
+        self.added = added
+        self.end = end
+        self.padding = padding
+    }
+}
+
 /// The gateway behind the door: the calls of its gRPC service, and what a token's text is.
 ///
 /// Cancelling the task of a call cancels the request.
@@ -70,6 +92,12 @@ public protocol DoorBackend: TokenTexts {
 
     /// Stop strings that a request may have.
     var maxStopStrings: Int { get }
+
+    /// Tokens of a target that is scored, at most.
+    var maxTargetTokens: Int { get }
+
+    /// Tokens that stand for no text.
+    var specialTokens: SpecialTokens { get }
 
     /// Requests that may wait and run at once.
     var maxConcurrentRequests: Int { get }
@@ -114,4 +142,20 @@ public protocol DoorBackend: TokenTexts {
     /// - Returns: The target's log-probabilities.
     /// - Throws: `RPCError` as over gRPC.
     func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse
+
+    /// Cuts a text into tokens, without one that the tokenizer adds to its end.
+    ///
+    /// - Parameter text: The text.
+    /// - Returns: The tokens.
+    /// - Throws: `RPCError` for a text that is too long, or that has characters without a token.
+    func tokens(of text: String) async throws -> [UInt32]
+
+    /// Answers a request of the Open Inference Protocol.
+    ///
+    /// - Parameters:
+    ///   - request: The request.
+    ///   - call: What comes with it.
+    /// - Returns: The answer, whose elements are bytes (`rawOutputContents`).
+    /// - Throws: `RPCError` as over gRPC.
+    func infer(_ request: ModelInferRequest, _ call: DoorCall) async throws -> ModelInferResponse
 }

@@ -8,8 +8,13 @@ extension InferRequest {
     /// - Parameters:
     ///   - responses: The gateway's answer to each row, in order, each with as many sequences as the others.
     ///   - model: The served model.
-    /// - Returns: The answer; its elements travel as the request's did.
-    public func answer(_ responses: [GenerateResponse], model: ModelDescription) -> ModelInferResponse {
+    ///   - isRaw: Whether elements travel as bytes; nil: as the request's did.
+    /// - Returns: The answer.
+    public func answer(
+        _ responses: [GenerateResponse],
+        model: ModelDescription,
+        isRaw: Bool? = nil
+    ) -> ModelInferResponse {
         let generations = responses.map(\.generations)
         let count = generations.map(\.count).max() ?? 0
         let length = generations.joined().map(\.tokenIDs.count).max() ?? 0
@@ -24,7 +29,7 @@ extension InferRequest {
                 .map { Self.elements(output, of: $0, length: length, padding: model.padTokenID) }
             let shape = [Int64(generations.count), Int64(count)] + (output == .tokens ? [Int64(length)] : [])
             var tensor = InferOutputTensor(name: output.rawValue, datatype: output.datatype, shape: shape)
-            if self.isRaw {
+            if isRaw ?? self.isRaw {
                 answer.rawOutputContents.append(elements.flatMap(\.raw))
             } else {
                 tensor.contents = elements.reduce(into: InferTensorContents()) { $1.add(to: &$0) }

@@ -12,6 +12,10 @@ import Testing
 private let hasCurl = Peers.mayRun("curl")
 private let hasPython = Peers.mayRun(Peers.python)
 private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
+private let hasTriton = Peers.mayRun(Peers.tritonPython)
+private let tritonHint: Comment = "make test makes an environment with tritonclient"
+private let hasEvaluation = Peers.mayRun(Peers.evaluationPython)
+private let evaluationHint: Comment = "make lm-eval makes an environment with lm-evaluation-harness"
 
 /// A cluster whose gateway answers HTTP, and how to ask it.
 struct WebCluster: Sendable {
@@ -27,6 +31,7 @@ struct WebCluster: Sendable {
         replicas: Int = 1,
         gatewayArguments: [String] = [],
         hostArguments: [String] = [],
+        model: String = TestCluster.miniature,
         onGatewayExit: ChildExitPolicy = .fail,
         _ body: @escaping @Sendable (WebCluster) async throws -> Void
     ) async throws {
@@ -40,6 +45,7 @@ struct WebCluster: Sendable {
             replicas: replicas,
             gatewayArguments: arguments,
             hostArguments: hostArguments,
+            model: model,
             onGatewayExit: onGatewayExit
         ) { client, cluster in
             let text = try String(contentsOfFile: file, encoding: .utf8)
@@ -224,7 +230,13 @@ struct HTTPTests {
             // The host's call is a span of the same trace; lines come through pipes.
             try await FaultTests.eventually {
                 log.lines.contains { $0.hasPrefix("[pool-0/0]") && $0.contains("trace_id=\(trace)") }
-                    && log.lines.contains { $0.hasPrefix("[gateway]") && $0.contains("trace_id=\(trace)") }
+                    && log.lines.contains { line in
+                        [
+                            "[gateway]", "trace_id=\(trace)", "gen_ai.operation.name=text_completion",
+                            "gen_ai.usage.output_tokens=",
+                        ]
+                        .allSatisfy { line.contains($0) }
+                    }
             }
             let gateway = try #require(cluster.gateway.running.first)
             // A request ends a moment after its client has the answer.
@@ -378,7 +390,15 @@ struct HTTPPeerTests {
             let errors = try #require(report["errors"] as? [String: [Any]])
             #expect(errors["chat"]?[0] as? String == "NotFoundError")
             #expect(errors["model"]?[0] as? String == "NotFoundError")
+            // The prompt does not say where the encoder's text ends.
             #expect(errors["echo"]?[2] as? String == "echo")
+            #expect((errors["echo"]?[3] as? String)?.contains("write </s>") == true)
+            let echoed = try #require(report["echoed"] as? [String: Any])
+            #expect(echoed["text"] as? String == "\(prompts[0].prompt)</s>\(texts[0])")
+            #expect(echoed["same_score"] as? Bool == true)
+            #expect(echoed["nulls"] as? Int == echoed["border"] as? Int)
+            #expect(echoed["border_logprob"] as? Double == 0)
+            #expect(echoed["generated"] as? Int == 0)
             #expect(errors["tokens"]?[0] as? String == "BadRequestError")
             #expect(errors["tokens"]?[2] as? String == "max_tokens")
         }
@@ -409,6 +429,125 @@ struct HTTPPeerTests {
             #expect(report["streamed"] as? String == text)
             #expect((report["width"] as? Int ?? 0) > 0)
         }
+    }
+
+    @Test(
+        "tritonclient over HTTP: metadata, readiness, tensors in JSON and as bytes",
+        .enabled(if: hasTriton, tritonHint)
+    )
+    func triton() async throws {
+        let prompts = try TestCluster.prompts().prefix(3)
+        try await WebCluster.run { web in
+            let report = try await PeerProcess.script(
+                "triton_http_client.py",
+                [web.address, "switch-mini"] + prompts.map(\.prompt),
+                with: Peers.tritonPython
+            )
+            for name in ["live", "ready", "model_ready", "version_ready"] {
+                #expect(report[name] as? Bool == true, "\(name)")
+            }
+            #expect(report["other_ready"] as? Bool == false)
+            #expect(report["server"] as? String == "switchyard")
+            #expect(report["inputs"] as? [String] == ["text_input", "input_ids"])
+            #expect(report["id"] as? String == "mine")
+            var texts: [[String]] = []
+            var scores: [[Double]] = []
+            for prompt in prompts {
+                let answer = try await web.client.generate(GenerateRequest(input: .text(prompt.prompt)))
+                texts.append([answer.generations[0].text])
+                scores.append([Double(answer.generations[0].score)])
+            }
+            let ids = prompts.map { [$0.tokenIDs.map(Int.init)] }
+            #expect(report["ids"] as? [[[Int]]] == ids)
+            #expect(report["texts"] as? [[String]] == texts)
+            let forms = try #require(report["forms"] as? [[Any]])
+            #expect(forms.count == 6)
+            for form in forms {
+                #expect(form[0] as? [[[Int]]] == ids)
+                #expect(form[1] as? [[String]] == texts)
+                for (score, expected) in zip(try #require(form[2] as? [[Double]]), scores) {
+                    #expect(abs(score[0] - expected[0]) < 1e-5)
+                }
+            }
+            var beams = GenerateRequest(input: .text(prompts[0].prompt))
+            beams.parameters = GenerationParameters(maxNewTokens: 6, numBeams: 3, numReturnSequences: 2)
+            let best = try await web.client.generate(beams).generations
+            #expect(report["beams"] as? [[[Int]]] == [best.map { $0.tokenIDs.map(Int.init) }])
+            var given = GenerateRequest(input: .tokenIDs([261, 28, 9, 2047, 1]))
+            given.parameters = GenerationParameters(maxNewTokens: 4)
+            let fromIDs = try await web.client.generate(given).generations.map { $0.tokenIDs.map(Int.init) }
+            #expect(report["from_ids"] as? [[[[Int]]]] == [[fromIDs], [fromIDs]])
+            let refused = try #require(report["refused"] as? [String: [String: String]])
+            for (name, status, word) in [
+                ("model", "404", "another"), ("version", "404", "another"), ("parameter", "400", "colour"),
+                ("sequence", "400", "sequence_"), ("output", "400", "logits"), ("classes", "400", "classification"),
+                ("compressed", "415", "content-encoding"),
+            ] {
+                #expect(refused[name]?["status"] == status, "\(refused)")
+                #expect(refused[name]?["message"]?.contains(word) == true, "\(refused)")
+            }
+        }
+    }
+
+    /// A question of `Tests/Fixtures/lm-eval`, with the log-probabilities of its answers by another implementation.
+    private struct Question: Decodable {
+        var question: String
+        var choices: [String]
+        var reference: [Double]
+        var greedy: [Bool]
+    }
+
+    @Test(
+        "lm-evaluation-harness: a task's log-probabilities are those of Score, and of transformers and labml_nn",
+        .enabled(if: hasEvaluation, evaluationHint),
+        arguments: [("switch-mini", false), ("switch-mini", true), ("labml-mini", false)]
+    )
+    func evaluationHarness(model: String, hasOwnTokenizer: Bool) async throws {
+        let folder = "\(TestCluster.root)/deploy/models/\(model)"
+        let file = "\(TestCluster.root)/Tests/Fixtures/lm-eval/\(model).jsonl"
+        let isT5 = model == "switch-mini"
+        let questions = try String(contentsOfFile: file, encoding: .utf8).split(separator: "\n")
+            .map { try JSONDecoder().decode(Question.self, from: Data($0.utf8)) }
+        #expect(questions.count >= 6)
+        try await WebCluster.run(model: folder) { web in
+            let report = try await PeerProcess.script(
+                "lm_eval_client.py",
+                ["http://\(web.address)", model, file, isT5 ? "</s>" : ""] + (hasOwnTokenizer ? [folder] : []),
+                with: Peers.evaluationPython
+            )
+            #expect(report["accuracy"] as? Double == 1)
+            let sums = try #require(report["logprobs"] as? [[Double]])
+            #expect(report["greedy"] as? [[Bool]] == questions.map(\.greedy))
+            try #require(sums.count == questions.count)
+            for (question, found) in zip(questions, sums) {
+                for (index, choice) in question.choices.enumerated() {
+                    let scored = try await Self.score(question.question, choice, isT5: isT5, web.client)
+                    #expect(abs(found[index] - scored) < 1e-4, "\(choice)")
+                    #expect(abs(found[index] - question.reference[index]) < 1e-3, "\(choice)")
+                }
+            }
+        }
+    }
+
+    /// The sum of an answer's log-probabilities by the method Score.
+    private static func score(
+        _ question: String,
+        _ choice: String,
+        isT5: Bool,
+        _ client: GatewayClient
+    ) async throws -> Double {
+        var request = ScoreRequest()
+        if isT5 {
+            // The tokenizer adds the end token that the choice has as text.
+            request.input = .text(question)
+            request.target = .text(String(choice.dropLast("</s>".count)))
+        } else {
+            // The harness moves spaces at a question's end before the answer.
+            let stem = question.replacing(/\s+$/, with: "")
+            request.input = .text(stem)
+            request.target = .text(String(question.dropFirst(stem.count)) + choice)
+        }
+        return try await client.score(request).logprobs.reduce(0.0) { $0 + Double($1.logprob) }
     }
 
     @Test("protobuf's own reader understands every answer as the message of gRPC", .enabled(if: hasPython, pythonHint))

@@ -52,6 +52,7 @@ enum TestCluster {
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - hostArguments: Further arguments of each expert host.
+    ///   - model: The model's folder.
     ///   - onGatewayExit: What to do when the gateway exits early.
     ///   - body: The test.
     /// - Throws: What the body throws, or why the processes did not start.
@@ -60,6 +61,7 @@ enum TestCluster {
         replicas: Int = 1,
         gatewayArguments: [String] = [],
         hostArguments: [String] = [],
+        model: String = Self.miniature,
         onGatewayExit: ChildExitPolicy = .fail,
         body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
     ) async throws {
@@ -68,6 +70,7 @@ enum TestCluster {
             replicas: replicas,
             gatewayArguments: gatewayArguments,
             hostArguments: hostArguments,
+            model: model,
             onGatewayExit: onGatewayExit
         ) { cluster in
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in

@@ -86,7 +86,14 @@ struct CompletionTests {
     @Test(
         "what cannot be honoured is refused by its name",
         arguments: [
-            (#""echo":true"#, "echo", "/v1/score"), (#""suffix":"x""#, "suffix", "<extra_id_0>"),
+            (#""echo":true,"stream":true"#, "echo", "set stream to false"),
+            (#""max_tokens":0"#, "max_tokens", "from 1"),
+            (#""echo":true,"switchyard":{"decoderText":"x"}"#, "switchyard.decoder_prefix", "after </s>"),
+            (
+                #""echo":true,"switchyard":{"parameters":{"decoderStartTokenId":1}}"#,
+                "switchyard.parameters.decoder_start_token_id", "leave it out"
+            ),
+            (#""suffix":"x""#, "suffix", "<extra_id_0>"),
             (#""presence_penalty":1"#, "presence_penalty", "leave it out"),
             (#""frequency_penalty":-0.1"#, "frequency_penalty", "repetition_penalty"),
             (#""top_k":5"#, "top_k", "is not a field"), (#""temperature":2.1"#, "temperature", "0.0 to 2.0"),

@@ -17,17 +17,25 @@ struct DoorTests {
     @Test("every address of the table is found, by its own method alone")
     func routes() throws {
         for entry in DoorRoute.table {
-            let path = entry.path.replacing("{model}", with: "google%2Fswitch")
+            let path = entry.path.replacing("{model}", with: "google%2Fswitch").replacing("{version}", with: "7")
             let route = try DoorRoute.find(entry.method, path)
             #expect(route.action == entry.action)
-            #expect(route.rest == (entry.action == .model ? "google/switch" : ""))
+            #expect(route.template == entry.path)
+            #expect(route.model == (entry.path.contains("{model}") ? "google/switch" : ""))
+            #expect(route.version == (entry.path.contains("{version}") ? "7" : ""))
             let missing = #expect(throws: DoorRoute.Missing.self) { try DoorRoute.find("DELETE", path) }
             #expect(missing?.fault.status == 405)
             #expect(missing?.allowed?.contains(entry.method) == true)
         }
         #expect(try DoorRoute.find("HEAD", "/health").action == .health)
-        #expect(try DoorRoute.find("GET", "/v1/models/google/switch-base-8").rest == "google/switch-base-8")
+        #expect(try DoorRoute.find("GET", "/v1/models/google/switch-base-8").model == "google/switch-base-8")
+        let infer = try DoorRoute.find("POST", "/v2/models/a/versions/b/versions/c/infer")
+        #expect(infer.model == "a/versions/b" && infer.version == "c")
+        #expect(try DoorRoute.find("GET", "/v2/models/google/switch/ready").model == "google/switch")
+        let wrong = #expect(throws: DoorRoute.Missing.self) { try DoorRoute.find("GET", "/v2/models/a/infer") }
+        #expect(wrong?.fault.status == 405 && wrong?.dialect == .openInference)
         for (path, status) in [
+            ("/v2/models/", 404), ("/v2/models//ready", 404), ("/v2/models/a/versions//ready", 404), ("/v2/", 404),
             ("/nothing", 404), ("", 404), ("/v1/completions/", 404), ("/health?x=1", 400), ("/v1/models/%zz", 404),
             ("/v1/models/", 404),
         ] {
@@ -174,12 +182,21 @@ struct DoorTests {
     @Test("only JSON is read, since any page could send a form")
     func contentType() {
         for type in ["application/json", "Application/JSON; charset=utf-8"] {
-            #expect(throws: Never.self) { try DoorHeaders.checkType([.contentType: type]) }
+            #expect(throws: Never.self) { try DoorHeaders.checkType([.contentType: type], .completions) }
         }
         for fields: HTTPFields in [
             [:], [.contentType: "text/plain"], [.contentType: "application/x-www-form-urlencoded"],
+            [.contentType: "application/octet-stream"],
+            [.contentType: "application/json", .contentEncoding: "gzip"],
         ] {
-            #expect(#expect(throws: DoorFault.self) { try DoorHeaders.checkType(fields) }?.status == 415)
+            #expect(#expect(throws: DoorFault.self) { try DoorHeaders.checkType(fields, .completions) }?.status == 415)
+        }
+        // NVIDIA's client names no type; a page, of which a browser tells, may not do so.
+        for fields: HTTPFields in [[:], [.contentType: "application/octet-stream", .origin: "https://a.test"]] {
+            #expect(throws: Never.self) { try DoorHeaders.checkType(fields, .infer) }
+        }
+        for fields: HTTPFields in [[.origin: "https://a.test"], [.contentType: "text/plain"]] {
+            #expect(#expect(throws: DoorFault.self) { try DoorHeaders.checkType(fields, .infer) }?.status == 415)
         }
     }
 

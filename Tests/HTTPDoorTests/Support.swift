@@ -22,6 +22,10 @@ struct Words: DoorBackend {
         model.decoderStartTokenID = 0
         model.weightDType = .float32
         model.version = "1"
+        model.encoderBlocks = 2
+        model.decoderBlocks = 2
+        model.vocabularySize = 5
+        model.endTokenID = 1
         return model
     }
 
@@ -34,6 +38,8 @@ struct Words: DoorBackend {
     var cluster: ClusterDescription { ClusterDescription() }
     var maxStopStrings: Int { 4 }
     var maxConcurrentRequests: Int { 96 }
+    var maxTargetTokens: Int { 3 }
+    var specialTokens: SpecialTokens { SpecialTokens(added: 1, end: "</s>", padding: "<pad>") }
     var refusal: RPCError? { nil }
 
     func refusal(of caller: String) -> RPCError? { nil }
@@ -51,6 +57,12 @@ struct Words: DoorBackend {
     func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse {
         throw RPCError(.unimplemented, "words compute nothing")
     }
+
+    func infer(_ request: ModelInferRequest, _ call: DoorCall) async throws -> ModelInferResponse {
+        throw RPCError(.unimplemented, "words compute nothing")
+    }
+
+    func tokens(of text: String) async throws -> [UInt32] { throw RPCError(.unimplemented, "words compute nothing") }
 
     func texts(of ids: [UInt32]) -> [String] {
         ids.enumerated().map { $0 == 0 ? String(self.text(of: $1).drop { $0 == " " }) : self.text(of: $1) }

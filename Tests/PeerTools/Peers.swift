@@ -26,6 +26,9 @@ public enum Peers {
     /// A python that has the packages of `Tests/Peers/requirements-triton.txt`; `make test` sets it up beside the other.
     public static let tritonPython = "python-triton"
 
+    /// A python that has the packages of `Tests/Peers/requirements-lm-eval.txt`; `make lm-eval` sets it up.
+    public static let evaluationPython = "python-lm-eval"
+
     /// A python that has the packages of `Tests/Peers/converter-requirements.txt`; `make converter` sets it up.
     public static let converter = "converter"
 
@@ -49,6 +52,8 @@ public enum Peers {
                 "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
             } else if tool == Self.tritonPython {
                 "there is no python with tritonclient beside SWITCHYARD_TEST_PYTHON; run the tests with: make test"
+            } else if tool == Self.evaluationPython {
+                "there is no python with lm-evaluation-harness beside SWITCHYARD_TEST_PYTHON; install it with: make lm-eval"
             } else if tool == Self.converter {
                 "SWITCHYARD_TEST_CONVERTER names no python with CTranslate2; install it with: make converter"
             } else if tool.hasPrefix("cpp_") {
@@ -77,11 +82,12 @@ public enum Peers {
         if tool == Self.python {
             return environment["SWITCHYARD_TEST_PYTHON"].flatMap { Self.isExecutable($0) ? $0 : nil }
         }
-        if tool == Self.tritonPython {
-            // The environments lie side by side: `.venv` and `.venv-triton`.
+        let besides = [Self.tritonPython: "triton", Self.evaluationPython: "lmeval"]
+        if let name = besides[tool] {
+            // The environments lie side by side: `.venv`, `.venv-triton` and `.venv-lmeval`.
             guard let python = environment["SWITCHYARD_TEST_PYTHON"] else { return nil }
             let folder = URL(fileURLWithPath: python).deletingLastPathComponent().deletingLastPathComponent().path
-            let beside = "\(folder)-triton/bin/python"
+            let beside = "\(folder)-\(name)/bin/python"
             return Self.isExecutable(beside) ? beside : nil
         }
         if tool == Self.pythonTests {

@@ -61,6 +61,20 @@ def run_openai(base, prompts):
     numbers = client.embeddings.create(model=model, input=texts[0], encoding_format="float").data[0].embedding
     report["embedding"] = [struct.pack("<f", x).hex() for x in vectors[0].embedding]
     report["floats"] = [struct.pack("<f", x).hex() for x in numbers]
+    # The answer that was just generated, as the part of a prompt that is scored.
+    whole = texts[0] + "</s>" + answer.choices[0].text
+    echo = client.completions.create(model=model, prompt=whole, max_tokens=0, echo=True, logprobs=2)
+    echoed, given = echo.choices[0].logprobs, len(first.tokens)
+    border = echoed.tokens.index("</s>")
+    report["echoed"] = {
+        "text": echo.choices[0].text,
+        "border": border,
+        "nulls": sum(p is None for p in echoed.token_logprobs),
+        "border_logprob": echoed.token_logprobs[border],
+        "generated": echo.usage.completion_tokens,
+        # To the same bits: the score of a text is that of its generation.
+        "same_score": echoed.tokens[-given:] == first.tokens and echoed.token_logprobs[-given:] == first.token_logprobs,
+    }
     errors = {}
     for name, call in {
         "chat": lambda: client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}]),

@@ -79,8 +79,8 @@ enum ImportTable {
         "DoorPage": [],
         // HTTP and JSON in front of a gateway, which it knows as a protocol. The C library tells the time of day.
         "HTTPDoor": Self.cLibrary.union([
-            "DoorPage", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport", "ServiceKit",
-            "Telemetry",
+            "DoorPage", "SwitchyardProtos", "MessageJSON", "JSONValues", "OpenInference", "RPCCore", "RPCTransport",
+            "ServiceKit", "Telemetry",
             "HummingbirdCore", "HummingbirdHTTP2", "HTTPTypes", "NIOCore", "NIOPosix", "NIOTLS", "Logging",
         ]),
         // Experts that are trained on hosts: both ends of the protocol, and the machines that decide.

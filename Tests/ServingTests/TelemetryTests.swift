@@ -7,7 +7,6 @@ import ExpertServing
 import Logging
 import RPCCore
 import ServiceKit
-import SwitchModel
 import SwitchyardProtos
 import SwitchyardTypes
 import Synchronization
@@ -16,6 +15,7 @@ import TensorKernels
 import Testing
 
 @testable import GatewayServing
+@testable import SwitchModel
 
 @Suite("What services report about themselves")
 struct ServiceTelemetryTests {
@@ -235,5 +235,51 @@ struct StepTraceTests {
         }
         life.cancel()
         _ = await life.result
+    }
+}
+
+@Suite("A traced request in the words of OpenTelemetry's conventions")
+struct GenerativeAttributeTests {
+    @Test("an answer says what was asked, what it cost and why it ended, and never a text")
+    func answered() {
+        var parameters = GenerationParameters()
+        parameters.maxNewTokens = 7
+        var request = EngineRequest(input: [5, 1], work: .generate(parameters, stops: ["x"]))
+        let sequence = GeneratedSequence(
+            tokenIDs: [3, 4],
+            finishReason: .length,
+            score: 0,
+            logprobs: [],
+            topLogprobs: []
+        )
+        var usage = EngineUsage()
+        usage.inputTokens = 2
+        usage.outputTokens = 2
+        let result = EngineResult(
+            output: .generations([EngineGeneration(text: "secret", sequence: sequence)]),
+            usage: usage
+        )
+        let answered = GenerativeAttributes.metadata(of: request, as: .finished(result), model: "mini")
+        #expect(
+            answered == [
+                "gen_ai.provider.name": "switchyard", "gen_ai.operation.name": "text_completion",
+                "gen_ai.request.model": "mini", "gen_ai.request.max_tokens": "7", "gen_ai.request.choice.count": "1",
+                "gen_ai.request.stop_sequences": ["x"], "gen_ai.usage.input_tokens": "2",
+                "gen_ai.usage.output_tokens": "2", "gen_ai.response.finish_reasons": ["length"],
+            ]
+        )
+        parameters.sampling = true
+        parameters.seed = 9
+        request.work = .generate(parameters, stops: [])
+        let sampled = GenerativeAttributes.metadata(
+            of: request,
+            as: .lostTokens(RPCError(.unavailable, "x")),
+            model: ""
+        )
+        #expect(sampled["gen_ai.request.seed"] == "9" && sampled["gen_ai.request.top_k"] == "50")
+        #expect(sampled["error.type"] == "lost_tokens" && sampled["gen_ai.request.model"] == nil)
+        request.work = .encode
+        let encoded = GenerativeAttributes.metadata(of: request, as: .expired, model: "mini")
+        #expect(encoded["gen_ai.operation.name"] == "embeddings" && encoded["error.type"] == "expired")
     }
 }

@@ -35,6 +35,9 @@ public struct EngineConfiguration: Sendable {
     /// Whether decoder steps run as two micro-batches that take turns.
     public var overlap = GatewaySettings.table.overlap.defaultValue
 
+    /// The model's name in lines about traced requests; they name none if it is empty.
+    public var modelName = ""
+
     /// Creates the default configuration.
     public init() {}
 }

@@ -200,11 +200,25 @@ public final class InferenceEngine: Sendable {
             metadata["error"] = "\(fault)"
             self.logger.error("a request failed", metadata: metadata)
         }
+        self.logTraced(arrival.request, end)
         if let event = end.event {
             arrival.sink.yield(event)
         }
         arrival.sink.finish()
         return true
+    }
+
+    /// Logs what a traced request asked for and what it cost; others cost nothing here.
+    private func logTraced(_ request: EngineRequest, _ end: RequestEnd) {
+        guard let trace = request.trace else { return }
+        let level: Logger.Level = trace.isSampled ? .info : .debug
+        guard self.logger.logLevel <= level else { return }
+        let attributes = GenerativeAttributes.metadata(of: request, as: end, model: self.configuration.modelName)
+        self.logger.log(
+            level: level,
+            "the model's part of a traced request ended",
+            metadata: trace.logMetadata.merging(attributes) { _, new in new }
+        )
     }
 
     /// What the engine is doing.

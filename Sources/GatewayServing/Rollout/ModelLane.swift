@@ -74,11 +74,14 @@ final class ModelLane: Sendable {
             logger: logger
         )
         let bounds = files.placement?.bounds ?? [:]
+        let name = checkpoint ?? configuration.modelName ?? Self.name(of: source)
+        var engineConfiguration = configuration.engine
+        engineConfiguration.modelName = name
         let engine = InferenceEngine(
             model: model,
             experts: RemoteExperts(cluster: cluster, fingerprint: source.fingerprint, bounds: bounds),
             tokenizer: files.tokenizer,
-            configuration: configuration.engine,
+            configuration: engineConfiguration,
             metricsFactory: metrics,
             logger: logger
         )
@@ -110,7 +113,7 @@ final class ModelLane: Sendable {
         )
         self.description = ModelDescription(
             source,
-            name: checkpoint ?? Self.name(of: source),
+            name: name,
             weightType: model.weightType,
             limits: limits,
             batchSlots: batchSlots

@@ -162,6 +162,31 @@ public struct GatewayCalls: Sendable {
         try await self.checked(request) { try await $0.handler.score(request, context.call) }
     }
 
+    /// Answers a request of the Open Inference Protocol.
+    ///
+    /// - Parameters:
+    ///   - request: The request.
+    ///   - context: What comes with it.
+    /// - Returns: The answer, whose elements are bytes.
+    /// - Throws: `RPCError`, as over gRPC.
+    public func infer(_ request: ModelInferRequest, _ context: Context) async throws -> ModelInferResponse {
+        try await self.service.checked(request) { lane in
+            try await GatewayService.infer(request, context.call, lane, isRaw: true)
+        }
+    }
+
+    /// Cuts a text into tokens, without the end token that the tokenizer adds.
+    ///
+    /// - Parameter text: The text.
+    /// - Returns: The tokens.
+    /// - Throws: `RPCError` for a text over a limit, and for characters without a token.
+    public func tokens(of text: String) async throws -> [UInt32] {
+        let handler = self.serving.handler
+        return try await handler.texts.take(text.utf8.count) { () throws(RPCError) in
+            try handler.reader.tokens(of: text)
+        }
+    }
+
     /// The texts of tokens.
     public var tokens: TokenWords { TokenWords(tokenizer: self.serving.handler.reader.tokenizer) }
 }

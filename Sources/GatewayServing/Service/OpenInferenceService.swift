@@ -78,16 +78,25 @@ extension GatewayService {
     }
 
     /// Answers a request, all of its rows at once; the first row that fails ends the others.
-    private static func infer(
+    ///
+    /// - Parameters:
+    ///   - message: The request.
+    ///   - call: What comes with it.
+    ///   - lane: The checkpoint that answers.
+    ///   - isRaw: Whether the answer's elements are bytes; nil: as the request's are.
+    /// - Returns: The answer.
+    /// - Throws: ``RPCError``.
+    static func infer(
         _ message: ModelInferRequest,
         _ call: RequestHandler.Call,
-        _ lane: ModelLane
+        _ lane: ModelLane,
+        isRaw: Bool? = nil
     ) async throws -> ModelInferResponse {
         let model = lane.model
         let request = try InferRequest(message, model: model)
         guard request.requests.count > 1 else {
             let responses = [try await lane.handler.generate(request.requests[0], call)]
-            return request.answer(responses, model: model)
+            return request.answer(responses, model: model, isRaw: isRaw)
         }
         let responses = try await withThrowingTaskGroup(of: (Int, GenerateResponse).self) { group in
             for (row, single) in request.requests.enumerated() {
@@ -104,6 +113,6 @@ extension GatewayService {
             for try await (row, response) in group { responses[row] = response }
             return request.requests.indices.compactMap { responses[$0] }
         }
-        return request.answer(responses, model: model)
+        return request.answer(responses, model: model, isRaw: isRaw)
     }
 }

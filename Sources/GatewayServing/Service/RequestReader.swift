@@ -163,12 +163,7 @@ struct RequestReader: Sendable {
             throw RPCError(.invalidArgument, "\(fields.none) is missing; set \(fields.text) or \(fields.ids)")
         case .text(let text):
             field = fields.text
-            guard text.utf8.count <= self.limits.maxTextBytes else {
-                throw RPCError(
-                    .resourceExhausted,
-                    "\(field) has \(text.utf8.count) bytes; the limit is \(self.limits.maxTextBytes); send a shorter text"
-                )
-            }
+            try self.checkBytes(text, field: field)
             ids = try self.encode(text, field: field, ids: fields.ids, limit: limit)
         case .tokenIDs(let given):
             field = fields.ids

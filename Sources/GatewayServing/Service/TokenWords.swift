@@ -35,4 +35,7 @@ public struct TokenWords: Sendable {
         let ids = [Int32(clamping: id)]
         return !tokenizer.decode(ids).isEmpty && tokenizer.decode(ids, skipSpecialTokens: true).isEmpty
     }
+
+    /// The token that the tokenizer adds to a text's end; nil if it adds none, or if there is no tokenizer.
+    public var addedTokenID: UInt32? { self.tokenizer?.endTokenID.map { UInt32(bitPattern: $0) } }
 }

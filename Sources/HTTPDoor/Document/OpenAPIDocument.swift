@@ -14,8 +14,8 @@ enum OpenAPIDocument {
             "info": [
                 "title": "Switchyard", "version": .string(version),
                 "description": .string(
-                    "A Switch Transformer behind three dialects of HTTP and JSON: OpenAI's, text-generation-inference's and "
-                        + "the gateway's own, which is protobuf's JSON mapping of its gRPC messages."
+                    "A Switch Transformer behind four dialects of HTTP and JSON: OpenAI's, text-generation-inference's, the Open "
+                        + "Inference Protocol's and the gateway's own, which is protobuf's JSON mapping of its gRPC messages."
                 ),
             ],
             "paths": .object(Self.paths),
@@ -33,7 +33,9 @@ enum OpenAPIDocument {
     private static var paths: [(name: String, value: JSONOutput)] {
         var paths: [(name: String, operations: [(name: String, value: JSONOutput)])] = []
         for entry in DoorRoute.table where !entry.action.isPage {
-            let operation = (name: entry.method.lowercased(), value: Self.operation(entry.dialect, entry.action))
+            let operation = (
+                name: entry.method.lowercased(), value: Self.operation(entry.path, entry.dialect, entry.action)
+            )
             if let index = paths.firstIndex(where: { $0.name == entry.path }) {
                 paths[index].operations.append(operation)
             } else {
@@ -43,15 +45,24 @@ enum OpenAPIDocument {
         return paths.map { (name: $0.name, value: .object($0.operations)) }
     }
 
-    private static func operation(_ dialect: Dialect, _ action: DoorAction) -> JSONOutput {
+    private static func operation(_ path: String, _ dialect: Dialect, _ action: DoorAction) -> JSONOutput {
+        let isOfVersion = path.contains("{version}")
         var members: [(name: String, value: JSONOutput)] = [
-            (name: "operationId", value: .string("\(action)")), (name: "summary", value: .string(Self.summary(action))),
+            (name: "operationId", value: .string("\(action)\(isOfVersion ? "OfVersion" : "")")),
+            (name: "summary", value: .string(Self.summary(action))),
             (name: "tags", value: [.string(Self.tag(dialect))]),
         ]
         var parameters: [JSONOutput] = []
-        if action == .model {
+        for name in ["model", "version"] where path.contains("{\(name)}") {
             parameters.append([
-                "name": "model", "in": "path", "required": true, "schema": ["type": "string", "minLength": 1],
+                "name": .string(name), "in": "path", "required": true, "schema": ["type": "string", "minLength": 1],
+            ])
+        }
+        if action == .infer {
+            parameters.append([
+                "name": "inference-header-content-length", "in": "header", "required": false,
+                "description": "Where the JSON ends, if tensors follow it as bytes.",
+                "schema": ["type": "integer", "minimum": 0],
             ])
         }
         if action.isQueued {
@@ -78,6 +89,7 @@ enum OpenAPIDocument {
         switch dialect {
         case .openAI: "OpenAI"
         case .textGeneration: "text-generation-inference"
+        case .openInference: "Open Inference Protocol"
         case .own: "Switchyard"
         }
     }
@@ -100,6 +112,15 @@ enum OpenAPIDocument {
         case .encode: "The method Encode of gRPC."
         case .cluster: "The method DescribeCluster of gRPC."
         case .describe: "The method DescribeModel of gRPC."
+        case .tokenize: "Cut a text into tokens."
+        case .detokenize: "The text of tokens."
+        case .tokenizerInfo: "The tokenizer's special tokens."
+        case .inferenceServer: "What the server is."
+        case .inferenceLive: "Whether the server runs."
+        case .inferenceReady: "Whether requests are taken."
+        case .inferenceModel: "What tensors the model has."
+        case .inferenceModelReady: "Whether requests for the model are taken."
+        case .infer: "Answer texts or token ids, as tensors."
         case .document: "This document."
         case .page, .pageStyle, .pageScript: "The page."
         }
@@ -115,7 +136,12 @@ enum OpenAPIDocument {
         case .generate, .generateStream: Self.reference("GenerateRequest")
         case .score: Self.reference("ScoreRequest")
         case .encode: Self.reference("EncodeRequest")
-        case .models, .model, .info, .health, .cluster, .describe, .document, .page, .pageStyle, .pageScript: nil
+        case .tokenize: Self.object(TokenizerForm.fields, required: ["prompt"])
+        case .detokenize: Self.object(TokenizerForm.reverseFields, required: ["tokens"])
+        case .infer: Self.object(InferBody.fields, required: ["inputs"])
+        case .models, .model, .info, .health, .cluster, .describe, .document, .page, .pageStyle, .pageScript,
+            .tokenizerInfo, .inferenceServer, .inferenceLive, .inferenceReady, .inferenceModel, .inferenceModelReady:
+            nil
         }
     }
 
@@ -148,6 +174,8 @@ enum OpenAPIDocument {
         let events: JSONOutput = ["text/event-stream": ["schema": ["type": "string"]]]
         switch action {
         case .textGenerationStream, .generateStream: return events
+        case .infer:
+            return json.adding([(name: "application/octet-stream", value: ["schema": [:]])])
         case .completions, .textGenerationRoot:
             guard case .object(let more) = events else { return json }
             return json.adding(more)
@@ -176,6 +204,19 @@ enum OpenAPIDocument {
         case .encode: Self.reference("EncodeResponse")
         case .cluster: Self.reference("ClusterDescription")
         case .describe: Self.reference("ModelDescription")
+        case .tokenize:
+            Self.shape(["count": "integer", "max_model_len": "integer", "tokens": "array"])
+        case .detokenize: Self.shape(["prompt": "string"])
+        case .tokenizerInfo: Self.shape(["tokenizer_class": "string"])
+        case .inferenceServer: Self.shape(["name": "string", "version": "string", "extensions": "array"])
+        case .inferenceLive: Self.shape(["live": "boolean"])
+        case .inferenceReady: Self.shape(["ready": "boolean"])
+        case .inferenceModel:
+            Self.shape([
+                "name": "string", "versions": "array", "platform": "string", "inputs": "array", "outputs": "array",
+            ])
+        case .inferenceModelReady: Self.shape(["name": "string", "ready": "boolean"])
+        case .infer: Self.shape(["model_name": "string", "model_version": "string", "outputs": "array"])
         case .health, .document, .chatCompletions, .textGenerationStream, .generateStream, .page,
             .pageStyle, .pageScript:
             ["type": "object"]
@@ -193,6 +234,7 @@ enum OpenAPIDocument {
         switch dialect {
         case .openAI: "OpenAIError"
         case .textGeneration: "TextGenerationError"
+        case .openInference: "InferenceError"
         case .own: "Status"
         }
     }
@@ -209,6 +251,7 @@ enum OpenAPIDocument {
                 ]
             ),
             (name: "TextGenerationError", value: Self.shape(["error": "string", "error_type": "string"])),
+            (name: "InferenceError", value: Self.shape(["error": "string"])),
             (name: "Status", value: Self.shape(["code": "integer", "message": "string"])),
         ]
         let schema = MessageSchema.shared

@@ -182,6 +182,12 @@ package struct OpenAIBatchReader: Sendable {
         guard !completion.streams else {
             throw .invalid("stream", "is true, but the answers of a batch are whole; leave it out")
         }
+        guard !completion.echoes else {
+            throw .invalid(
+                "echo",
+                "is true, which lines of a batch cannot have; use --task score, or send it over HTTP"
+            )
+        }
         guard completion.logprobs == nil || self.texts != nil else {
             throw .invalid(
                 "logprobs",

@@ -39,6 +39,73 @@ struct CompletionAnswer: Sendable {
         return self.envelope(.array(choices)).adding(self.costs(responses))
     }
 
+    /// The whole answer to prompts that come back with their answers.
+    ///
+    /// - Parameter completions: The prompts with the gateway's answers.
+    /// - Returns: The body.
+    func whole(_ completions: [EchoedCompletion]) -> JSONOutput {
+        var choices: [JSONOutput] = []
+        for completion in completions {
+            // Without an answer there is one prompt for each.
+            let generations: [Generation?] =
+                completion.response.map { $0.best(self.request.count) }
+                ?? Array(repeating: nil, count: self.request.count)
+            for generation in generations {
+                choices.append(self.choice(choices.count, completion, generation))
+            }
+        }
+        let prompts = completions.reduce(0) { $0 + $1.echo.tokenIDs.count }
+        let output = completions.reduce(0) { $0 + ($1.response?.outputTokens ?? 0) }
+        func json(_ usage: Usage?) -> JSONOutput { usage.map { OwnForm.json($0, "switchyard.v1.Usage") } ?? .null }
+        var own: [(name: String, value: JSONOutput)] = [
+            (name: "usage", value: .array(completions.map { json($0.response?.usage) })),
+            (name: "score_usage", value: .array(completions.map { .array($0.scoreUsages.map { json($0) }) })),
+        ]
+        own += Self.seeds(completions.map { $0.response?.seed })
+        return self.envelope(.array(choices)).adding(Self.costs(input: prompts, output: output, own))
+    }
+
+    /// A prompt with one answer to it.
+    private func choice(_ index: Int, _ completion: EchoedCompletion, _ generation: Generation?) -> JSONOutput {
+        let echo = completion.echo
+        let generated = generation?.tokenIDs ?? []
+        let pieces = self.texts.texts(of: echo.tokenIDs + generated)
+        let prompt = echo.text ?? pieces.prefix(echo.tokenIDs.count).joined()
+        var answer = generation?.text ?? ""
+        // By itself a text does not begin with the space before its first word; here it follows another.
+        if pieces.dropFirst(echo.tokenIDs.count).joined().hasPrefix(" "), !answer.hasPrefix(" ") {
+            answer = " " + answer
+        }
+        var logprobs = JSONOutput.null
+        if self.request.logprobs != nil {
+            let length = prompt.unicodeScalars.count
+            var offset = 0
+            var entries: [LogprobEntry] = []
+            for (place, id) in echo.tokenIDs.enumerated() {
+                var entry = LogprobEntry(id: id, offset: min(offset, length))
+                let score = place - echo.firstScored
+                if completion.scores.indices.contains(score) {
+                    entry.token = completion.scores[score]
+                } else if place == echo.border {
+                    // The border is no word of the model: it was given, and so it is certain.
+                    entry.token = TokenLogprob(tokenID: id, logprob: 0, top: [TokenCandidate(tokenID: id, logprob: 0)])
+                }
+                entries.append(entry)
+                offset += pieces[place].unicodeScalars.count
+            }
+            offset = length
+            for (place, token) in (generation?.logprobs ?? []).enumerated() {
+                entries.append(LogprobEntry(id: token.tokenID, offset: offset, token: token))
+                offset += pieces[echo.tokenIDs.count + place].unicodeScalars.count
+            }
+            logprobs = self.logprobs(entries)
+        }
+        return [
+            "index": .integer(index), "text": .string(prompt + answer), "logprobs": logprobs,
+            "finish_reason": generation.map { Self.finish($0.finishReason) } ?? "length",
+        ]
+    }
+
     private func envelope(_ choices: JSONOutput) -> JSONOutput {
         [
             "id": .string(self.id), "object": "text_completion", "created": .integer(self.created),
@@ -52,12 +119,23 @@ struct CompletionAnswer: Sendable {
         let input = responses.reduce(0) { $0 + $1.inputTokens }
         let output = responses.reduce(0) { $0 + $1.outputTokens }
         let usages = responses.map { OwnForm.json($0.usage ?? Usage(), "switchyard.v1.Usage") }
-        var own: [(name: String, value: JSONOutput)] = [(name: "usage", value: .array(usages))]
-        if responses.contains(where: { $0.seed != nil }) {
-            // Numbers of 64 bits are texts, as in protobuf's mapping.
-            own.append((name: "seeds", value: .array(responses.map { JSONOutput($0.seed.map { "\($0)" }) })))
-        }
-        return [
+        let own: [(name: String, value: JSONOutput)] = [(name: "usage", value: .array(usages))]
+        return Self.costs(input: input, output: output, own + Self.seeds(responses.map(\.seed)))
+    }
+
+    /// The seeds of what was sampled; nothing where nothing was.
+    private static func seeds(_ seeds: [UInt64?]) -> [(name: String, value: JSONOutput)] {
+        guard seeds.contains(where: { $0 != nil }) else { return [] }
+        // Numbers of 64 bits are texts, as in protobuf's mapping.
+        return [(name: "seeds", value: .array(seeds.map { JSONOutput($0.map { "\($0)" }) }))]
+    }
+
+    private static func costs(
+        input: Int,
+        output: Int,
+        _ own: [(name: String, value: JSONOutput)]
+    ) -> [(name: String, value: JSONOutput)] {
+        [
             (
                 name: "usage",
                 value: [
@@ -69,29 +147,46 @@ struct CompletionAnswer: Sendable {
         ]
     }
 
+    /// One place of a choice's log-probabilities.
+    private struct LogprobEntry {
+        /// The token.
+        var id: UInt32
+        /// Where its text begins in the choice's.
+        var offset: Int
+        /// How likely it was; nil for a token that has no probability.
+        var token: TokenLogprob?
+    }
+
     private func logprobs(_ tokens: [TokenLogprob], texts: [String], offset: Int) -> JSONOutput {
         var offset = offset
-        var offsets: [JSONOutput] = []
-        for text in texts {
-            offsets.append(.integer(offset))
+        var entries: [LogprobEntry] = []
+        for (token, text) in zip(tokens, texts) {
+            entries.append(LogprobEntry(id: token.tokenID, offset: offset, token: token))
             offset += text.unicodeScalars.count
         }
+        return self.logprobs(entries)
+    }
+
+    private func logprobs(_ entries: [LogprobEntry]) -> JSONOutput {
         let wanted = self.request.logprobs ?? 0
-        let top = tokens.map { token in
-            var seen: Set<String> = []
-            // Two tokens may have one text; OpenAI's form has room for one of them.
-            return JSONOutput.object(
-                token.top.prefix(wanted).map { (self.texts.text(of: $0.tokenID), $0.logprob) }
-                    .filter { seen.insert($0.0).inserted }
-                    .map { (name: $0.0, value: JSONOutput.logprob($0.1)) }
-            )
-        }
         return [
-            "tokens": .array(tokens.map { .string(self.texts.text(of: $0.tokenID)) }),
-            "token_logprobs": .array(tokens.map { .logprob($0.logprob) }),
-            "top_logprobs": wanted > 0 ? .array(top) : nil,
-            "text_offset": .array(offsets),
+            "tokens": .array(entries.map { .string(self.texts.text(of: $0.id)) }),
+            "token_logprobs": .array(entries.map { $0.token.map { .logprob($0.logprob) } ?? .null }),
+            "top_logprobs": wanted > 0 ? .array(entries.map { $0.token.map { self.top($0, wanted) } ?? .null }) : nil,
+            "text_offset": .array(entries.map { .integer($0.offset) }),
         ]
+    }
+
+    /// The most likely tokens at a place, and the one that is there.
+    private func top(_ token: TokenLogprob, _ wanted: Int) -> JSONOutput {
+        var seen: Set<String> = []
+        let candidates = token.top.prefix(wanted) + [TokenCandidate(tokenID: token.tokenID, logprob: token.logprob)]
+        // Two tokens may have one text; OpenAI's form has room for one of them.
+        return .object(
+            candidates.map { (self.texts.text(of: $0.tokenID), $0.logprob) }
+                .filter { seen.insert($0.0).inserted }
+                .map { (name: $0.0, value: JSONOutput.logprob($0.1)) }
+        )
     }
 
     private static func finish(_ reason: WireFinishReason) -> JSONOutput {

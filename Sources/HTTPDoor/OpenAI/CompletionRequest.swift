@@ -21,6 +21,10 @@ struct CompletionRequest: Sendable {
     var streams: Bool
     /// Whether a stream ends with what it cost.
     var includesUsage: Bool
+    /// Whether each prompt comes back before its answer.
+    var echoes: Bool
+    /// Whether there is an answer at all: of a prompt that comes back, its log-probabilities may be all that is wanted.
+    var generates: Bool
     /// The caller's own name for its user, for the log.
     var user: String?
 
@@ -29,13 +33,13 @@ struct CompletionRequest: Sendable {
         BodyField("model", "The name of the served model.", ["type": "string"]),
         BodyField(
             "prompt",
-            "What goes into the encoder: a text, token ids, or several of one kind.",
+            "What goes into the encoder, or what a model without one continues: a text, token ids, or several of one kind.",
             OpenAIForm.inputSchema
         ),
         BodyField(
             "max_tokens",
-            "The most tokens of an answer.",
-            Self.optional("integer", ["minimum": 1, "default": 16])
+            "The most tokens of an answer; 0, which only echo may have, is none.",
+            Self.optional("integer", ["minimum": 0, "default": 16])
         ),
         BodyField(
             "n",
@@ -93,7 +97,12 @@ struct CompletionRequest: Sendable {
             "The caller's name for its user; it goes to the gateway's log at level debug.",
             Self.optional("string")
         ),
-        BodyField("echo", "Only false: an encoder's input is no part of the answer.", ["enum": [false, nil]]),
+        BodyField(
+            "echo",
+            "Whether the prompt comes back before the answer, with the log-probabilities of its tokens if logprobs is set. With an "
+                + "encoder, </s> in the prompt ends the encoder's text; what follows begins the decoder's sequence and is scored.",
+            Self.optional("boolean")
+        ),
         BodyField("suffix", "Only null or empty: write <extra_id_0> where text is missing.", ["enum": ["", nil]]),
         BodyField("presence_penalty", "Only 0.", ["enum": [0, nil]]),
         BodyField("frequency_penalty", "Only 0.", ["enum": [0, nil]]),
@@ -126,6 +135,14 @@ struct CompletionRequest: Sendable {
         self.requests = []
         self.streams = try reader.flag("stream") ?? false
         self.includesUsage = try Self.includesUsage(reader, streams: self.streams)
+        self.echoes = try reader.flag("echo") ?? false
+        guard !self.echoes || !self.streams else {
+            throw .invalid(
+                "echo",
+                "is true, but a prompt's log-probabilities are not known token by token; set stream to false"
+            )
+        }
+        self.generates = true
         self.user = try reader.text("user")
         self.count = try reader.integer("n", in: 1...128) ?? 1
         self.bestOf = try reader.integer("best_of", in: 1...128) ?? self.count
@@ -144,9 +161,14 @@ struct CompletionRequest: Sendable {
             "prompt",
             limit: max(1, Int(model.maxInputs))
         )
-        var request = try Self.base(reader)
+        var request = try Self.base(reader, echoes: self.echoes)
         var parameters = request.parameters ?? GenerationParameters()
-        try self.apply(reader, to: &parameters, maxStops: maxStops, mostTokens: Int(model.maxNewTokens))
+        let fewest = self.echoes ? 0 : 1
+        let most =
+            try reader.integer("max_tokens", in: fewest...Int(Int32.max)) ?? min(16, max(1, Int(model.maxNewTokens)))
+        self.generates = most > 0
+        parameters.maxNewTokens = UInt32(max(1, most))
+        try self.apply(reader, to: &parameters, maxStops: maxStops)
         request.parameters = parameters
         self.requests = prompts.map { prompt in
             var single = request
@@ -158,12 +180,6 @@ struct CompletionRequest: Sendable {
     /// Refuses what the model cannot do.
     private static func refuseOthers(_ reader: BodyReader) throws(DoorFault) {
         let isZero: (JSONValue) -> Bool = { $0.double == 0 }
-        try reader.refuse(
-            "echo",
-            unless: { $0 == .bool(false) },
-            "this model cannot honour: the prompt goes into the encoder and has no probability of its own; to score a text given "
-                + "an input use POST /v1/score"
-        )
         try reader.refuse(
             "suffix",
             unless: { $0 == .string("") },
@@ -195,7 +211,7 @@ struct CompletionRequest: Sendable {
     }
 
     /// The fields of the gateway's own request that the body brings along.
-    private static func base(_ reader: BodyReader) throws(DoorFault) -> GenerateRequest {
+    private static func base(_ reader: BodyReader, echoes: Bool) throws(DoorFault) -> GenerateRequest {
         guard let value = reader.value("switchyard") else { return GenerateRequest() }
         let request: GenerateRequest = try OwnForm.message(value, "switchyard.v1.GenerateRequest", path: "switchyard")
         let theirs = [
@@ -210,9 +226,16 @@ struct CompletionRequest: Sendable {
             ("parameters.stop", !(request.parameters?.stop ?? []).isEmpty, "stop"),
             ("parameters.top_logprobs", (request.parameters?.topLogprobs ?? 0) > 0, "logprobs"),
             ("parameters.sequence_bias", request.parameters?.sequenceBias != nil, "logit_bias"),
+            ("decoder_prefix", echoes && request.decoderPrefix != nil, "the part of the prompt after </s>"),
         ]
         if let (field, _, instead) = theirs.first(where: \.1) {
             throw .invalid("switchyard.\(field)", "is set; use \(instead) for that")
+        }
+        guard !echoes || request.parameters?.decoderStartTokenID == nil else {
+            throw .invalid(
+                "switchyard.parameters.decoder_start_token_id",
+                "is set, but with echo the decoder begins with the model's own; leave it out"
+            )
         }
         return request
     }
@@ -221,12 +244,8 @@ struct CompletionRequest: Sendable {
     private func apply(
         _ reader: BodyReader,
         to parameters: inout GenerationParameters,
-        maxStops: Int,
-        mostTokens: Int
+        maxStops: Int
     ) throws(DoorFault) {
-        parameters.maxNewTokens = UInt32(
-            try reader.integer("max_tokens", in: 1...Int(Int32.max)) ?? min(16, max(1, mostTokens))
-        )
         if self.bestOf > 1 { parameters.numReturnSequences = UInt32(self.bestOf) }
         let temperature = try reader.number("temperature", in: 0...2)
         let topP = try reader.number("top_p", in: 0...1)

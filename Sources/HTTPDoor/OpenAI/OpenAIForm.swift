@@ -32,7 +32,8 @@ enum OpenAIForm {
         "parameters.max_new_tokens": "max_tokens", "parameters.num_return_sequences": "n",
         "parameters.temperature": "temperature", "parameters.top_p": "top_p", "parameters.top_logprobs": "logprobs",
         "parameters.stop": "stop", "sequence_bias": "logit_bias", "parameters.sequence_bias": "logit_bias",
-        "text": "prompt", "input_ids.ids": "prompt", "input_ids": "prompt",
+        "text": "prompt", "input_ids.ids": "prompt", "input_ids": "prompt", "target_ids.ids": "prompt",
+        "target_ids": "prompt",
     ]
 
     /// A model's entry in the list of models.

@@ -83,6 +83,7 @@ extension Dialect {
         switch self {
         case .openAI: "openai"
         case .textGeneration: "tgi"
+        case .openInference: "oip"
         case .own: "own"
         }
     }

@@ -13,6 +13,7 @@ enum DoorHeaders {
     static let traceResponse = Self.name(TraceContext.responseKey)
     static let traceParent = Self.name(TraceContext.parentKey)
     static let traceState = Self.name(TraceContext.stateKey)
+    static let inferenceLength = Self.name("inference-header-content-length")
     private static let contentTypeOptions = Self.name("x-content-type-options")
 
     /// A field's name; all of these are well-formed.
@@ -38,14 +39,25 @@ enum DoorHeaders {
         return .now.advanced(by: .milliseconds(milliseconds))
     }
 
-    /// Whether a body's type is JSON's.
+    /// Whether a body's type is one that its address takes, and nothing has to be unpacked.
+    ///
+    /// Clients of the Open Inference Protocol send tensors as bytes after the JSON, and NVIDIA's names no type at all. A browser
+    /// names the page's origin with whatever a page sends to another one.
     ///
     /// - Throws: ``DoorFault`` for another one: a form of any web page could send such a body unasked.
-    static func checkType(_ fields: HTTPFields) throws(DoorFault) {
+    static func checkType(_ fields: HTTPFields, _ action: DoorAction) throws(DoorFault) {
+        if let encoding = fields[.contentEncoding], encoding.lowercased() != "identity" {
+            let words =
+                "the header content-encoding is \"\(encoding.prefix(80))\"; send the body as it is, without the header"
+            throw DoorFault(415, .invalidArgument, words)
+        }
         let type = (fields[.contentType] ?? "").prefix { $0 != ";" }.filter { $0 != " " }.lowercased()
         guard type != "application/json" else { return }
+        let isInfer = action == .infer
+        if isInfer, type == "application/octet-stream" || (type.isEmpty && fields[.origin] == nil) { return }
         let words = type.isEmpty ? "missing" : "\"\(type.prefix(80))\""
-        throw DoorFault(415, .invalidArgument, "the header content-type is \(words); it must be application/json")
+        let allowed = isInfer ? "application/json or application/octet-stream" : "application/json"
+        throw DoorFault(415, .invalidArgument, "the header content-type is \(words); it must be \(allowed)")
     }
 
     /// What a fault adds to the head.
@@ -79,7 +91,7 @@ struct CrossOrigin: Sendable {
         guard fields[.accessControlAllowOrigin] != nil, ["GET", "HEAD", "POST"].contains(wanted) else { return nil }
         fields[.accessControlAllowMethods] = "GET, HEAD, POST"
         fields[.accessControlAllowHeaders] =
-            "authorization, content-type, switchyard-timeout-ms, traceparent, tracestate"
+            "authorization, content-type, inference-header-content-length, switchyard-timeout-ms, traceparent, tracestate"
         fields[.accessControlMaxAge] = "600"
         return HTTPResponse(status: .noContent, headerFields: fields)
     }

@@ -49,6 +49,8 @@ struct DoorResponder: Sendable {
         /// The fields of every answer to it.
         var fields: HTTPFields
         var isHead: Bool
+        /// Where the JSON of a body ends that has tensors after it, as the head says.
+        var inferenceLength: String?
         var start = ContinuousClock.now
     }
 
@@ -90,7 +92,8 @@ struct DoorResponder: Sendable {
             connection: connection,
             channel: channel,
             fields: self.crossOrigin.fields(for: request.headers),
-            isHead: request.method == .head
+            isHead: request.method == .head,
+            inferenceLength: request.headers[DoorHeaders.inferenceLength]
         )
         do throws(DoorFault) {
             try self.admit(request, &exchange)
@@ -138,7 +141,7 @@ struct DoorResponder: Sendable {
                 throw DoorFault(refusal)
             }
         }
-        if action.hasBody { try DoorHeaders.checkType(headers) }
+        if action.hasBody { try DoorHeaders.checkType(headers, action) }
     }
 
     /// Reads a body, which the budget then holds; it is the caller's to give back.
@@ -254,13 +257,15 @@ struct DoorResponder: Sendable {
         var fields = DoorHeaders.common(reply.type)
         for field in exchange.fields { fields[field.name] = field.value }
         for field in reply.fields { fields[field.name] = field.value }
-        fields[.contentLength] = "\(reply.body.utf8.count)"
+        fields[.contentLength] = "\(reply.body.utf8.count + reply.tail.count)"
         let head = HTTPResponse(status: .init(code: reply.status), headerFields: fields)
         self.counts.answered(exchange.route, exchange.route.dialect, status: reply.status)
         if exchange.isHead {
             try await writer.writeResponse(head)
         } else {
-            try await writer.write(response: head, body: .init(byteBuffer: ByteBuffer(string: reply.body)))
+            var buffer = ByteBuffer(string: reply.body)
+            buffer.writeBytes(reply.tail)
+            try await writer.write(response: head, body: .init(byteBuffer: buffer))
         }
     }
 

@@ -8,6 +8,8 @@ enum DoorAction: Sendable, Hashable {
     case completions, chatCompletions, embeddings, models, model
     case textGeneration, textGenerationStream, textGenerationRoot, info, health
     case generate, generateStream, score, encode, cluster, describe
+    case tokenize, detokenize, tokenizerInfo
+    case inferenceServer, inferenceLive, inferenceReady, inferenceModel, inferenceModelReady, infer
     case document
     case page, pageStyle, pageScript
 
@@ -15,10 +17,11 @@ enum DoorAction: Sendable, Hashable {
     var isQueued: Bool {
         switch self {
         case .completions, .embeddings, .textGeneration, .textGenerationStream, .textGenerationRoot, .generate,
-            .generateStream, .score, .encode:
+            .generateStream, .score, .encode, .infer:
             true
         case .chatCompletions, .models, .model, .info, .health, .cluster, .describe, .document, .page, .pageStyle,
-            .pageScript:
+            .pageScript, .tokenize, .detokenize, .tokenizerInfo, .inferenceServer, .inferenceLive, .inferenceReady,
+            .inferenceModel, .inferenceModelReady:
             false
         }
     }
@@ -27,7 +30,7 @@ enum DoorAction: Sendable, Hashable {
     func isOpen(coversHealth: Bool) -> Bool {
         switch self {
         case .document, .page, .pageStyle, .pageScript: true
-        case .health: !coversHealth
+        case .health, .inferenceLive, .inferenceReady: !coversHealth
         default: false
         }
     }
@@ -36,7 +39,7 @@ enum DoorAction: Sendable, Hashable {
     var isPage: Bool { [.page, .pageStyle, .pageScript].contains(self) }
 
     /// Whether a request has a body.
-    var hasBody: Bool { self.isQueued || self == .chatCompletions }
+    var hasBody: Bool { self.isQueued || [.chatCompletions, .tokenize, .detokenize].contains(self) }
 }
 
 /// Where a request goes: an address and what follows from it.
@@ -45,11 +48,12 @@ struct DoorRoute: Sendable, Hashable {
     var dialect: Dialect
     /// What it does.
     var action: DoorAction
-    /// What is left of the address: the model's name at `/v1/models/NAME`.
-    var rest = ""
-
     /// The address in the table, with `{model}` in place of a name.
-    var template: String { Self.table.first { $0.action == self.action }?.path ?? "unknown" }
+    var template: String
+    /// The model's name in the address; empty where it has none.
+    var model = ""
+    /// The model's version in the address; empty where it has none.
+    var version = ""
 
     /// All addresses: method, path, dialect and action, in the order of the OpenAPI document.
     static let table: [(method: String, path: String, dialect: Dialect, action: DoorAction)] = [
@@ -62,7 +66,17 @@ struct DoorRoute: Sendable, Hashable {
         ("GET", "/health", .textGeneration, .health), ("POST", "/v1/generate", .own, .generate),
         ("POST", "/v1/generate_stream", .own, .generateStream), ("POST", "/v1/score", .own, .score),
         ("POST", "/v1/encode", .own, .encode), ("GET", "/v1/cluster", .own, .cluster),
-        ("GET", "/v1/model", .own, .describe), ("GET", "/openapi.json", .own, .document),
+        ("GET", "/v1/model", .own, .describe), ("POST", "/tokenize", .openAI, .tokenize),
+        ("POST", "/detokenize", .openAI, .detokenize), ("GET", "/tokenizer_info", .openAI, .tokenizerInfo),
+        ("GET", "/v2", .openInference, .inferenceServer), ("GET", "/v2/health/live", .openInference, .inferenceLive),
+        ("GET", "/v2/health/ready", .openInference, .inferenceReady),
+        // A name may hold slashes, so addresses with more after it come first.
+        ("POST", "/v2/models/{model}/versions/{version}/infer", .openInference, .infer),
+        ("POST", "/v2/models/{model}/infer", .openInference, .infer),
+        ("GET", "/v2/models/{model}/versions/{version}/ready", .openInference, .inferenceModelReady),
+        ("GET", "/v2/models/{model}/ready", .openInference, .inferenceModelReady),
+        ("GET", "/v2/models/{model}/versions/{version}", .openInference, .inferenceModel),
+        ("GET", "/v2/models/{model}", .openInference, .inferenceModel), ("GET", "/openapi.json", .own, .document),
         ("GET", DoorPage.document.path, .own, .page), ("GET", DoorPage.style.path, .own, .pageStyle),
         ("GET", DoorPage.script.path, .own, .pageScript),
     ]
@@ -88,18 +102,26 @@ struct DoorRoute: Sendable, Hashable {
             )
         }
         var methods: [String] = []
-        var dialect = Dialect.own
-        for entry in Self.table {
-            guard let rest = Self.match(entry.path, path) else { continue }
+        var found: (path: String, dialect: Dialect)?
+        for entry in Self.table where found == nil || found?.path == entry.path {
+            guard let names = Self.match(entry.path, path) else { continue }
             if entry.method == method || entry.method == "GET" && method == "HEAD" {
-                return DoorRoute(dialect: entry.dialect, action: entry.action, rest: rest)
+                return DoorRoute(
+                    dialect: entry.dialect,
+                    action: entry.action,
+                    template: entry.path,
+                    model: names["model"] ?? "",
+                    version: names["version"] ?? ""
+                )
             }
             methods.append(entry.method)
-            dialect = entry.dialect
+            found = (entry.path, entry.dialect)
         }
-        guard !methods.isEmpty else {
+        guard let dialect = found?.dialect else {
             let fault = DoorFault(404, .notFound, "there is nothing at this address; GET /openapi.json lists all")
-            throw Missing(dialect: path.hasPrefix("/v1/") ? .openAI : .own, fault: fault)
+            let dialect: Dialect =
+                path.hasPrefix("/v1/") ? .openAI : path.hasPrefix("/v2/") ? .openInference : .own
+            throw Missing(dialect: dialect, fault: fault)
         }
         if methods.contains("GET") { methods.append("HEAD") }
         let allowed = methods.joined(separator: ", ")
@@ -121,13 +143,32 @@ struct DoorRoute: Sendable, Hashable {
         func hash(into hasher: inout Hasher) { hasher.combine(self.fault.status) }
     }
 
-    /// What a path has in place of a template's `{name}`; nil if the path is another.
-    private static func match(_ template: String, _ path: Substring) -> String? {
-        guard let brace = template.firstIndex(of: "{") else { return path == template ? "" : nil }
-        let prefix = template[..<brace]
-        guard path.hasPrefix(prefix), path.utf8.count > prefix.utf8.count else { return nil }
-        // A model's name may hold slashes, as hub ids do.
-        return PercentCoding.decoded(path.dropFirst(prefix.count))
+    /// What a path has in place of a template's `{names}`; nil if the path is another.
+    private static func match(_ template: String, _ path: Substring) -> [String: String]? {
+        var names: [String: String] = [:]
+        var template = template[...]
+        var path = path
+        while let open = template.firstIndex(of: "{"), let close = template[open...].firstIndex(of: "}") {
+            let before = template[..<open]
+            guard path.hasPrefix(before) else { return nil }
+            path = path.dropFirst(before.count)
+            let name = String(template[template.index(after: open)..<close])
+            template = template[template.index(after: close)...]
+            // What follows the name, up to the next one; the last of such places counts, since names may hold slashes.
+            let after = template.prefix { $0 != "{" }
+            let end: Substring.Index?
+            if after.isEmpty {
+                end = path.endIndex
+            } else if after.count == template.count {
+                end = path.hasSuffix(after) ? path.index(path.endIndex, offsetBy: -after.count) : nil
+            } else {
+                end = path.ranges(of: after).last?.lowerBound
+            }
+            guard let end, end > path.startIndex, let value = PercentCoding.decoded(path[..<end]) else { return nil }
+            names[name] = value
+            path = path[end...]
+        }
+        return path == template ? names : nil
     }
 }
 

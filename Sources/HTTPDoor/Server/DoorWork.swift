@@ -22,6 +22,8 @@ struct DoorReply: Sendable {
     var type = "application/json"
     var fields: HTTPFields = [:]
     var body: String
+    /// Bytes after the text.
+    var tail: [UInt8] = []
 
     init(_ json: JSONOutput, status: Int = 200) {
         self.body = json.text
@@ -98,7 +100,7 @@ extension DoorResponder {
             let entries = backend.models.map { OpenAIForm.entry($0, created: self.created) }
             return .ready(DoorReply(["object": "list", "data": .array(entries)]))
         case .model:
-            let name = exchange.route.rest
+            let name = exchange.route.model
             guard let model = backend.models.first(where: { $0.name == name }) ?? backend.chosen(name, by: [])?.model
             else { throw OpenAIForm.unknown(name, backend.models) }
             return .ready(DoorReply(OpenAIForm.entry(model, created: self.created)))
@@ -111,6 +113,13 @@ extension DoorResponder {
             return try self.own(exchange.route.action, try Self.parse(body), call)
         case .cluster: return .ready(DoorReply(OwnForm.json(backend.cluster, "switchyard.v1.ClusterDescription")))
         case .describe: return .ready(DoorReply(OwnForm.json(backend.model, "switchyard.v1.ModelDescription")))
+        case .tokenize:
+            let request = try TokenizerForm.Request(try Self.parse(body), model: backend.model)
+            return .call { DoorReply(request.answer(try await backend.tokens(of: request.text), backend)) }
+        case .detokenize: return .ready(DoorReply(try TokenizerForm.text(try Self.parse(body), backend)))
+        case .tokenizerInfo: return .ready(DoorReply(TokenizerForm.info(backend)))
+        case .inferenceServer, .inferenceLive, .inferenceReady, .inferenceModel, .inferenceModelReady, .infer:
+            return try self.inference(exchange, body)
         case .page: return .ready(DoorReply(DoorPage.document))
         case .pageStyle: return .ready(DoorReply(DoorPage.style))
         case .pageScript: return .ready(DoorReply(DoorPage.script))
@@ -171,6 +180,9 @@ extension DoorResponder {
             created: DoorClock.now
         )
         guard !request.streams else { return .stream(backend, request.requests, CompletionEvents(answer: answer)) }
+        guard !request.echoes else {
+            return .call { DoorReply(answer.whole(try await backend.echoAll(request, call))) }
+        }
         return .call { DoorReply(answer.whole(try await backend.generateAll(request.requests, call))) }
     }
 

@@ -138,7 +138,7 @@ package struct HTTPMetrics: MetricTable {
         "switchyard_http_requests_total",
         .counter,
         ["route", "dialect", "status"],
-        "Requests that were answered, by address (unknown if there is none), dialect (openai, tgi or own) and status; a stream's "
+        "Requests that were answered, by address (unknown if there is none), dialect (openai, tgi, oip or own) and status; a stream's "
             + "status is that of its beginning."
     )
     package let httpOpenRequests = MetricDefinition(

@@ -21,6 +21,20 @@ struct GatewayDoor: DoorBackend {
         self.calls.chosen(name, by: body).map { GatewayDoor(calls: $0) }
     }
 
+    var maxTargetTokens: Int { self.calls.limits.maxTargetTokens }
+
+    var specialTokens: SpecialTokens {
+        let words = self.calls.tokens
+        let model = self.calls.model
+        // A vocabulary of single characters has no token that stands for none.
+        guard let added = words.addedTokenID else { return SpecialTokens() }
+        return SpecialTokens(
+            added: added,
+            end: words.text(of: model.endTokenID),
+            padding: words.text(of: model.padTokenID)
+        )
+    }
+
     func refusal(of caller: String) -> RPCError? { self.calls.refusal(of: caller) }
 
     func generate(
@@ -38,6 +52,12 @@ struct GatewayDoor: DoorBackend {
     func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse {
         try await self.calls.score(request, .init(call))
     }
+
+    func infer(_ request: ModelInferRequest, _ call: DoorCall) async throws -> ModelInferResponse {
+        try await self.calls.infer(request, .init(call))
+    }
+
+    func tokens(of text: String) async throws -> [UInt32] { try await self.calls.tokens(of: text) }
 
     func texts(of ids: [UInt32]) -> [String] { self.calls.tokens.texts(of: ids) }
     func text(of id: UInt32) -> String { self.calls.tokens.text(of: id) }
