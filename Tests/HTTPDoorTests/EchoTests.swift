@@ -18,6 +18,12 @@ private struct AnsweringWords: DoorBackend {
         return model
     }
 
+    var models: [ModelDescription] { [self.model] }
+
+    func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)? {
+        name == nil || name == self.model.name ? self : nil
+    }
+
     var cluster: ClusterDescription { self.words.cluster }
     var maxStopStrings: Int { 4 }
     var maxTargetTokens: Int { 3 }
