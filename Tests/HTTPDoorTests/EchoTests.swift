@@ -38,7 +38,7 @@ private struct AnsweringWords: DoorBackend {
 
     /// Each word with its space is a token; `</s>` is one.
     func tokens(of text: String) async throws -> [UInt32] {
-        try text.replacing("</s>", with: " </s>").split(separator: " ")
+        try text.replacing("</s>", with: " </s> ").split(separator: " ")
             .flatMap { word -> [UInt32] in
                 switch word {
                 case "my": [2]

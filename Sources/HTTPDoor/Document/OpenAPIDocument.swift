@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DoorPage
 internal import MessageJSON
 
 /// The OpenAPI document of the door (https://spec.openapis.org/oas/v3.1.0), made from the tables that requests are read with.
@@ -32,7 +33,7 @@ enum OpenAPIDocument {
 
     private static var paths: [(name: String, value: JSONOutput)] {
         var paths: [(name: String, operations: [(name: String, value: JSONOutput)])] = []
-        for entry in DoorRoute.table where !entry.action.isPage {
+        for entry in DoorRoute.table {
             let operation = (
                 name: entry.method.lowercased(), value: Self.operation(entry.path, entry.dialect, entry.action)
             )
@@ -171,9 +172,13 @@ enum OpenAPIDocument {
 
     private static func content(_ action: DoorAction) -> JSONOutput {
         let json: JSONOutput = ["application/json": ["schema": Self.answer(action)]]
-        let events: JSONOutput = ["text/event-stream": ["schema": ["type": "string"]]]
+        // Each event is an object of its dialect, for which this version of OpenAPI has no words.
+        let events: JSONOutput = ["text/event-stream": ["schema": [:]]]
         switch action {
         case .textGenerationStream, .generateStream: return events
+        case .page: return Self.file(DoorPage.document)
+        case .pageStyle: return Self.file(DoorPage.style)
+        case .pageScript: return Self.file(DoorPage.script)
         case .infer:
             return json.adding([(name: "application/octet-stream", value: ["schema": [:]])])
         case .completions, .textGenerationRoot:
@@ -181,6 +186,12 @@ enum OpenAPIDocument {
             return json.adding(more)
         default: return json
         }
+    }
+
+    private static func file(_ file: DoorPage.File) -> JSONOutput {
+        let type = String(file.type.prefix { $0 != ";" })
+        let content: JSONOutput = ["schema": ["type": "string"]]
+        return .object([(name: type, value: content)])
     }
 
     private static func answer(_ action: DoorAction) -> JSONOutput {
@@ -288,10 +299,21 @@ enum OpenAPIDocument {
         return ["type": "object", "additionalProperties": false, "properties": .object(properties)]
     }
 
+    /// The numbers of 64 bits as texts: all of up to nineteen digits, and those of twenty that are not too large.
+    private static let number64: String = {
+        let most = Array("\(UInt64.max)")
+        var forms = ["[0-9]{1,\(most.count - 1)}", String(most)]
+        for (place, digit) in most.enumerated().dropFirst() {
+            guard let value = digit.wholeNumberValue, value > 0 else { continue }
+            forms.append("\(String(most[..<place]))[0-\(value - 1)][0-9]{\(most.count - 1 - place)}")
+        }
+        return "^(\(forms.joined(separator: "|")))$"
+    }()
+
     private static func value(_ kind: MessageSchema.Kind) -> JSONOutput {
         switch kind {
         case .uint32: ["type": "integer", "minimum": 0, "maximum": 4_294_967_295]
-        case .uint64, .fixed64: ["type": "string", "pattern": "^[0-9]{1,18}$"]
+        case .uint64, .fixed64: ["type": "string", "pattern": .string(Self.number64)]
         case .float:
             [
                 "anyOf": [

@@ -63,7 +63,7 @@ struct InferBody: Sendable {
         BodyField(
             "data",
             "The elements, row by row; lists inside the list are taken as one.",
-            ["type": ["array", "null"]]
+            ["type": ["array", "null"], "items": ["type": ["string", "integer", "array"]]]
         ),
     ]
     private static let outputFields: [BodyField] = [

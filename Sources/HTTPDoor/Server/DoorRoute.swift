@@ -35,9 +35,6 @@ enum DoorAction: Sendable, Hashable {
         }
     }
 
-    /// Whether it is a file of the page, which no program asks for.
-    var isPage: Bool { [.page, .pageStyle, .pageScript].contains(self) }
-
     /// Whether a request has a body.
     var hasBody: Bool { self.isQueued || [.chatCompletions, .tokenize, .detokenize].contains(self) }
 }
