@@ -189,8 +189,9 @@ extension ClusterSimulation {
         self.queue.add(.computed(host: host, turn: self.hosts[host].turn), at: self.hosts[host].currentEnd)
     }
 
-    /// What a host needs for a pass, nanoseconds: for each expert its weights are read, or the rows of all calls multiplied,
-    /// whichever takes longer. And how many experts' weights it reads.
+    /// The time that a host needs for a pass, in nanoseconds, and how many experts' weights it reads.
+    ///
+    /// For each expert its weights are read, or the rows of all calls multiplied, whichever takes longer.
     private func work(of flights: [Int]) -> (time: Double, reads: Int) {
         let model = self.configuration.model
         let machines = self.configuration.machines

@@ -36,7 +36,10 @@ struct SharedReplicaTests {
                     #expect(counts.calls == (choice == .affinity ? 16 : 8))
                 }
             }
-            return hosts.map { $0.host.expertRows.current[request.layer] ?? [] }
+            // A host counts a call's rows after it has answered.
+            func counts() -> [[UInt64]] { hosts.map { $0.host.expertRows.current[request.layer] ?? [] } }
+            _ = await eventually { counts().joined().reduce(0, +) == 640 }
+            return counts()
         }
     }
 

@@ -6,9 +6,10 @@ Each round starts hosts and gateways anew under one rule, lets every gateway ans
 hosts' counters. Rounds alternate between the rules. Prints a table as Markdown.
 
     bench.py SWITCHYARD MODEL [--gateways 4] [--replicas 2] [--slots 8] [--rounds 3] [--lines 48] [--tokens 48] [--widen 0]
+             [--window 1000]
 
 With --widen the feed-forward layers of MODEL, which is one file in bfloat16, are padded with zeros to this width: the answers
-stay the same, and hosts read as much as those of a larger model.
+stay the same, and hosts read as much as those of a larger model. --window is the hosts' batch-window-us.
 """
 
 import argparse
@@ -124,6 +125,7 @@ def round_of(rule, options, folder):
             start(
                 "expert-host", "--shard", str(folder / "shards" / "pool-0"), "--listen", f"127.0.0.1:{port}",
                 "--admin-listen", f"127.0.0.1:{port + 1}", "--threads", str(options.threads),
+                "--batch-window-us", str(options.window),
             )
         for index, port in enumerate(hosts):
             wait_until_ready(port + 1, processes[index])
@@ -178,7 +180,7 @@ def main():
     parser.add_argument("model")
     for name, value in [
         ("gateways", 4), ("replicas", 2), ("slots", 8), ("rounds", 3), ("lines", 48), ("tokens", 48), ("threads", 1),
-        ("widen", 0),
+        ("widen", 0), ("window", 1000),
     ]:
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
