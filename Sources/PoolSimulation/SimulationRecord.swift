@@ -28,8 +28,8 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
     package var stepsWithDrops: Int
     /// Calls: one for each layer and replica that experts of the layer prefer, or one for each layer and pool.
     package var calls: Int
-    /// Experts whose weights hosts read, each once per pass.
-    package var expertReads: Int
+    /// Experts whose weights hosts read, each once per pass; nil in records from before they were counted.
+    package var expertReads: Int?
     /// Calls that were sent to a second replica while the first was silent.
     package var hedges: Int
     /// Attempts after a failed one.

@@ -37,7 +37,7 @@ enum OpenInferenceForm {
     /// Refuses a name or a version that the served model does not have.
     static func check(_ route: DoorRoute, _ model: ModelDescription) throws(DoorFault) {
         guard ModelTensors.names(route.model, version: route.version, model) else {
-            throw DoorFault(InferRequest.unknownModel(route.model, route.version, model))
+            throw DoorFault(InferRequest.unknownModel(route.model, route.version, [model]))
         }
     }
 

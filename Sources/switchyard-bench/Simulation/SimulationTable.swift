@@ -51,7 +51,9 @@ struct SimulationTable {
         Column(title: "tokens/s") { String(format: "%.0f", $0.tokensPerSecond) }
     }
     private static var reads: Column {
-        Column(title: "reads/row") { String(format: "%.2f", Double($0.expertReads) / Double(max(1, $0.rows))) }
+        Column(title: "reads/row") { record in
+            record.expertReads.map { String(format: "%.2f", Double($0) / Double(max(1, record.rows))) } ?? ""
+        }
     }
     private static var dropped: Column { Column(title: "dropped") { Self.part($0.droppedRows, of: $0.rows) } }
     private static var hedged: Column { Column(title: "hedged") { Self.part($0.hedges, of: $0.calls) } }
