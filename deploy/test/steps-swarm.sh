@@ -184,7 +184,8 @@ step_swarm_node() {
 }
 
 step_swarm_down() {
-    on alpha docker stack rm --detach=false "$SWARM" || return 1
+    # Not --detach=false, which may wait for tasks of the lost machine for ever.
+    on alpha docker stack rm "$SWARM" || return 1
     swarm_left() {
         on alpha docker service ls --quiet
         on alpha docker ps --all --quiet --filter "label=com.docker.stack.namespace=$SWARM"
@@ -194,6 +195,6 @@ step_swarm_down() {
         on alpha docker config ls --quiet --filter "name=-2"
     }
     nothing_of_swarm() { [ -z "$(swarm_left)" ]; }
-    until_true 60 nothing_of_swarm || { swarm_left; return 1; }
+    until_true 120 nothing_of_swarm || { swarm_left; return 1; }
     on beta docker swarm leave && on alpha docker swarm leave --force && engine_lose beta
 }
