@@ -97,6 +97,7 @@ deploy    prometheus               promtool prometheus
 deploy    podman                   podman
 deploy    netavark                 /usr/lib/podman/netavark
 deploy    aardvark-dns             /usr/lib/podman/aardvark-dns
+deploy    catatonit                catatonit
 TABLE
 }
 
