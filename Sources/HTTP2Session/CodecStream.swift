@@ -25,9 +25,9 @@ final class CodecStream {
     }
 
     let id: Int32
-    /// Pieces of the body that were not sent yet; `firstPiece` is the index of the first.
-    private var pieces: [ByteBuffer] = []
-    private var firstPiece = 0
+    /// The first piece of the body that was not sent yet, and those after it: most bodies have one piece.
+    private var front = CodecStream.empty
+    private var rest = Line<ByteBuffer>()
     /// The bytes in the pieces that wait.
     private(set) var queuedBytes = 0
     /// The bytes that left the queue.
@@ -89,8 +89,8 @@ final class CodecStream {
     /// Adds a piece to the end of the body.
     func append(_ piece: ByteBuffer) {
         guard piece.readableBytes > 0 else { return }
+        if self.queuedBytes == 0 { self.front = piece } else { self.rest.append(piece) }
         self.queuedBytes += piece.readableBytes
-        self.pieces.append(piece)
     }
 
     /// Takes exactly `byteCount` bytes from the front and hands the pieces over in order.
@@ -100,23 +100,15 @@ final class CodecStream {
         guard byteCount <= self.queuedBytes else { return false }
         var missing = byteCount
         while missing > 0 {
-            let available = self.pieces[self.firstPiece].readableBytes
+            let available = self.front.readableBytes
             if available <= missing {
-                body(self.pieces[self.firstPiece])
-                self.pieces[self.firstPiece] = CodecStream.empty
-                self.firstPiece += 1
+                body(self.front)
+                self.front = self.rest.popFirst() ?? CodecStream.empty
                 missing -= available
             } else {
-                if let part = self.pieces[self.firstPiece].readSlice(length: missing) { body(part) }
+                if let part = self.front.readSlice(length: missing) { body(part) }
                 missing = 0
             }
-        }
-        if self.firstPiece == self.pieces.count {
-            self.pieces.removeAll(keepingCapacity: true)
-            self.firstPiece = 0
-        } else if self.firstPiece > 64 && self.firstPiece * 2 > self.pieces.count {
-            self.pieces.removeFirst(self.firstPiece)
-            self.firstPiece = 0
         }
         self.queuedBytes -= byteCount
         self.sentBytes += byteCount

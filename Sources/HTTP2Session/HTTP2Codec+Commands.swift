@@ -53,6 +53,25 @@ extension HTTP2Codec {
         self.queue(stream)
     }
 
+    /// Queues one piece of a body.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream, whose header block was submitted. A closed stream drops the bytes.
+    ///   - piece: The bytes.
+    ///   - endStream: Whether the body ends with them.
+    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body has already ended.
+    public func submitData(
+        streamID: Int32,
+        _ piece: ByteBuffer,
+        endStream: Bool = false
+    ) throws(HTTP2CodecError) {
+        guard let stream = try self.streamForBody(streamID) else { return }
+        stream.append(piece)
+        self.queuedBytes += piece.readableBytes
+        if endStream { stream.bodyEnd = .endStream }
+        self.queue(stream)
+    }
+
     /// Ends a body with trailers.
     ///
     /// - Parameters:

@@ -212,7 +212,7 @@ extension HTTP2Codec {
             return true
         }
         guard let found else { return false }
-        var size = self.knownBlocks[found].sizeBytes
+        var size = found.sizeBytes
         if let value, let name = self.configuration.variableFieldName {
             let text = UnsafeRawBufferPointer(rebasing: rest[value])
             // What is unusual takes the long way.
@@ -225,9 +225,9 @@ extension HTTP2Codec {
             return false
         }
         self.block.sizeBytes = size
-        self.block.fields = self.knownBlocks[found].fields
-        self.block.check = self.knownBlocks[found].check
-        self.blockEnded(recurrence: self.knownBlocks[found].id)
+        self.block.fields = found.fields
+        self.block.check = found.check
+        self.blockEnded(recurrence: found.id)
         return true
     }
 

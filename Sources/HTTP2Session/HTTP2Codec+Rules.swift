@@ -41,6 +41,7 @@ extension HTTP2Codec {
         if self.streams.values.count(where: \.headWasSent) != self.sentRequests {
             return "\(self.sentRequests) streams are counted as begun by this side"
         }
+        if let broken = self.streams.checkInvariants() { return broken }
         if let broken = self.reader.checkInvariants() ?? self.knownBlocks.checkInvariants() { return broken }
         if let broken = self.receiveWindow.checkInvariants() { return "the connection: \(broken)" }
         guard self.failure == nil, !self.configuration.creditsConnectionOnArrival else { return nil }

@@ -6,9 +6,9 @@ internal import CNGHTTP2
 ///
 /// The bytes of a block mean the same fields as long as the compression table is the same. So a block that left the table as it
 /// was is remembered with the table's generation, and recognised by its bytes until another block changes the table.
-struct KnownBlocks: Sendable {
+struct KnownBlocks {
     /// A block that came before.
-    struct Block: Sendable {
+    final class Block {
         /// Unique among the blocks of the connection.
         let id: Int
         let fields: [HTTP2HeaderField]
@@ -19,6 +19,22 @@ struct KnownBlocks: Sendable {
         /// The block on the wire, its variable field aside; empty if it cannot be recognised by that.
         var bytes: [UInt8]
         var generation: Int
+
+        init(
+            id: Int,
+            _ fields: [HTTP2HeaderField],
+            sizeBytes: Int,
+            check: MessageCheck,
+            bytes: [UInt8],
+            generation: Int
+        ) {
+            self.id = id
+            self.fields = fields
+            self.sizeBytes = sizeBytes
+            self.check = check
+            self.bytes = bytes
+            self.generation = generation
+        }
     }
 
     /// How many blocks are remembered.
@@ -43,31 +59,28 @@ struct KnownBlocks: Sendable {
     ///   - bytes: A whole block.
     ///   - part: What it is in its message.
     ///   - isRest: Whether the block may end with these bytes; asked with what the remembered one does not cover.
-    /// - Returns: The place of the block; nil if it is none of those remembered.
+    /// - Returns: The block; nil if it is none of those remembered.
     mutating func find(
         _ bytes: UnsafeRawBufferPointer,
         part: MessageCheck.Part,
         isRest: (UnsafeRawBufferPointer) -> Bool
-    ) -> Int? {
+    ) -> Block? {
         guard !self.blocks.isEmpty else { return nil }
         var place = self.last
         for _ in 0..<self.blocks.count {
-            let count = self.blocks[place].bytes.count
-            if count > 0, count <= bytes.count, self.blocks[place].generation == self.generation,
-                self.blocks[place].check.part == part,
-                self.blocks[place].bytes.withUnsafeBytes({ Self.begin(bytes, with: $0) }),
+            let block = self.blocks[place]
+            let count = block.bytes.count
+            if count > 0, count <= bytes.count, block.generation == self.generation, block.check.part == part,
+                block.bytes.withUnsafeBytes({ Self.begin(bytes, with: $0) }),
                 count == bytes.count || isRest(UnsafeRawBufferPointer(rebasing: bytes[count...]))
             {
                 self.last = place
-                return place
+                return block
             }
             place = place + 1 == self.blocks.count ? 0 : place + 1
         }
         return nil
     }
-
-    /// A remembered block.
-    subscript(_ place: Int) -> Block { self.blocks[place] }
 
     /// Remembers a decoded block.
     ///
@@ -92,7 +105,7 @@ struct KnownBlocks: Sendable {
         }
         let block = Block(
             id: self.nextID,
-            fields: fields,
+            fields,
             sizeBytes: sizeBytes,
             check: check,
             bytes: Array(bytes),
