@@ -53,7 +53,7 @@ struct SendWindow: Sendable {
     /// How many bytes may be sent; below zero after the peer has made its initial window smaller.
     private(set) var available: Int
 
-    init(available: Int) { self.available = available }
+    init(available bytes: Int) { self.available = bytes }
 
     /// The peer gave credit, or changed its initial window.
     ///

@@ -6,7 +6,7 @@ internal import NIOCore
 enum Intake {
     /// It has no meaning.
     case skip
-    /// So many of its first bytes are kept until it is complete.
+    /// This number of its first bytes is kept until it is complete.
     case collect(Int)
     /// It is a piece of a stream's body.
     case data(CodecStream)
@@ -54,7 +54,11 @@ extension HTTP2Codec {
         }
         if self.block.isOpen {
             guard header.type == FrameType.continuation, header.streamID == self.block.streamID else {
-                self.fail(.protocolError, "a frame of type \(header.type) within the header block of stream \(self.block.streamID)")
+                self.fail(
+                    .protocolError,
+                    "a frame of type \(header.type) within the header block of stream "
+                        + "\(self.block.streamID)"
+                )
                 return
             }
             self.continuationBegan(header)
@@ -337,7 +341,10 @@ extension HTTP2Codec {
         guard change != 0 else { return }
         for stream in self.streams.values {
             guard stream.sendWindow.grow(by: change) else {
-                self.fail(.flowControlError, "the initial window makes that of stream \(stream.id) larger than 2^31 - 1")
+                self.fail(
+                    .flowControlError,
+                    "the initial window makes that of stream \(stream.id) too large"
+                )
                 return
             }
             self.queue(stream)

@@ -28,7 +28,9 @@ extension HTTP2Codec {
     /// Lets a stream wait for its turn, if it has something to send.
     func queue(_ stream: CodecStream) {
         // A request goes out in the order of the requests.
-        guard !stream.isQueued, !stream.isBlocked, stream.hasOutput, self.role == .server || stream.headWasSent else { return }
+        guard !stream.isQueued, !stream.isBlocked, stream.hasOutput, self.role == .server || stream.headWasSent else {
+            return
+        }
         stream.isQueued = true
         self.senders.append(stream)
     }
@@ -288,7 +290,9 @@ extension HTTP2Codec {
     }
 
     func appendFrameHeader(_ type: UInt8, _ flags: UInt8, _ streamID: Int32, payloadBytes: Int) {
-        self.appendOutput(FrameHeader.byteCount) { Self.put(type, flags, streamID, payloadBytes: payloadBytes, into: $0) }
+        self.appendOutput(FrameHeader.byteCount) {
+            Self.put(type, flags, streamID, payloadBytes: payloadBytes, into: $0)
+        }
     }
 
     func appendOutput(bytes: [UInt8]) {

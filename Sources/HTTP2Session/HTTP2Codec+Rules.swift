@@ -14,10 +14,14 @@ extension HTTP2Codec {
             let id = stream.id
             if self.streams[id] !== stream { return "stream \(id) is not found" }
             if let broken = stream.receiveWindow.checkInvariants() { return "stream \(id): \(broken)" }
-            if stream.closeOrigin == nil, stream.receiveWindow.used - stream.receiveWindow.consumed < stream.unconsumedBytes {
+            if stream.closeOrigin == nil,
+                stream.receiveWindow.used - stream.receiveWindow.consumed < stream.unconsumedBytes
+            {
                 return "stream \(id) has more bytes unread than its window counts"
             }
-            if stream.hasOutput, !stream.isQueued, !stream.isBlocked, stream.headWasSent, stream.sendWindow.available > 0 {
+            if stream.hasOutput, !stream.isQueued, !stream.isBlocked, stream.headWasSent,
+                stream.sendWindow.available > 0
+            {
                 return "stream \(id) has something to send and no turn"
             }
             if stream.queuedBytes < 0 || stream.unconsumedBytes < 0 || stream.sentBytes < 0 {

@@ -219,7 +219,7 @@ public final class HTTP2Codec {
     /// Whether the connection has nothing more to read or to write and should be closed.
     public var isFinished: Bool {
         if self.isTerminated { return true }
-        // Whoever says goodbye, the streams in flight are finished first.
+        // Whichever side ends the connection, the streams in flight are finished first.
         guard self.refusesStreams || self.peerRefusesStreams, !self.isTerminating else { return false }
         return self.streams.isEmpty && self.controls.isEmpty
     }
