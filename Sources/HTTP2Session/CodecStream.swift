@@ -115,5 +115,14 @@ final class CodecStream {
         return true
     }
 
+    /// Lets go of what will never be sent: queues can hold a stream beyond its end.
+    func dropOutput() {
+        self.head = nil
+        self.front = CodecStream.empty
+        self.rest = Line()
+        self.queuedBytes = 0
+        self.bodyEnd = .open
+    }
+
     private static let empty = ByteBuffer()
 }

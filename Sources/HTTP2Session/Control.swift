@@ -52,6 +52,13 @@ struct Line<Element> {
 
     mutating func append(_ element: Element) { self.elements.append(element) }
 
+    /// Removes the elements that wait for nothing any more.
+    mutating func removeAll(where isOver: (Element) -> Bool) {
+        self.elements.removeFirst(self.first)
+        self.first = 0
+        self.elements.removeAll(where: isOver)
+    }
+
     mutating func popFirst() -> Element? {
         guard !self.isEmpty else { return nil }
         let element = self.elements[self.first]

@@ -17,12 +17,13 @@ struct ReceiveWindow: Sendable {
     ///
     /// - Returns: Whether the peer was allowed to send them.
     mutating func received(_ count: Int) -> Bool {
-        guard count <= self.size - self.used else { return false }
+        // Nothing needs no room, even in a window that has become smaller than what it holds.
+        guard count == 0 || count <= self.size - self.used else { return false }
         self.used += count
         return true
     }
 
-    /// Bytes were consumed.
+    /// Bytes were consumed, or the window has another size.
     ///
     /// - Returns: The credit to give the peer now; 0 for none yet.
     mutating func consume(_ count: Int) -> Int {

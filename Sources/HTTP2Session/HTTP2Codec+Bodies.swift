@@ -12,9 +12,10 @@ extension HTTP2Codec {
             self.fail(.protocolError, "a DATA frame on stream 0")
             return
         }
-        guard self.prepare(header, prefixBytes: header.has(FrameFlag.padded) ? 1 : 0) else { return }
         self.judgeStream(header)
-        guard self.pendingConnectionError == nil else { return }
+        guard self.pendingConnectionError == nil,
+            self.prepare(header, prefixBytes: header.has(FrameFlag.padded) ? 1 : 0)
+        else { return }
         self.noteEnd(header)
         guard self.receiveWindow.received(header.payloadBytes) else {
             self.fail(

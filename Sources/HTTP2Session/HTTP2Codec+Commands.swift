@@ -158,7 +158,7 @@ extension HTTP2Codec {
     ///   - debug: Text for the peer's log.
     ///   - lastStreamID: The last accepted stream; nil names the last one that arrived.
     public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "", lastStreamID: Int32? = nil) {
-        let last = min(lastStreamID ?? self.lastProcessedID, self.announcedLastID)
+        let last = max(0, min(lastStreamID ?? self.lastProcessedID, self.announcedLastID))
         self.announcedLastID = last
         self.refusesStreams = true
         self.controls.append(.goAway(GoAway(lastStreamID: last, code: code, debug: Array(debug.utf8), kind: .last)))

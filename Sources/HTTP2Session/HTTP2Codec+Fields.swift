@@ -5,7 +5,15 @@ internal import CNGHTTP2
 extension HTTP2Codec {
     /// Checks the names and values of fields that are to be sent.
     static func validate(_ fields: [HTTP2HeaderField]) throws(HTTP2CodecError) {
-        for field in fields { try self.validate(field) }
+        for field in fields {
+            try self.validate(field)
+            // Their responses have rules of their own for bodies (RFC 9110, sections 9.3.2 and 9.3.6).
+            guard field.name == ":method", field.value == "HEAD" || field.value == "CONNECT" else { continue }
+            throw HTTP2CodecError(
+                code: .invalidHeader,
+                message: "requests with the method \(field.value) are not supported; use another method"
+            )
+        }
     }
 
     /// Checks the name and the value of a field that is to be sent.

@@ -240,27 +240,30 @@ extension HTTP2Codec {
     }
 
     private func windowUpdate(_ streamID: Int32, _ increment: Int) {
-        guard increment > 0 else {
-            self.fail(.protocolError, "a WINDOW_UPDATE frame of 0 bytes on stream \(streamID)")
-            return
-        }
         if streamID == 0 {
+            guard self.takesIncrement(streamID, increment) else { return }
             guard self.sendWindow.grow(by: increment) else {
                 self.fail(.flowControlError, "WINDOW_UPDATE frames make the connection's window larger than 2^31 - 1")
                 return
             }
             self.unblockSenders()
+        } else if self.isIdle(streamID) {
+            self.fail(.protocolError, "a WINDOW_UPDATE frame on stream \(streamID), which is not open yet")
+            return
         } else if let stream = self.stream(streamID) {
+            guard self.takesIncrement(streamID, increment) else { return }
             if stream.sendWindow.grow(by: increment) {
                 self.queue(stream)
             } else {
                 self.fault(stream, .flowControlError)
             }
-        } else if self.isIdle(streamID) {
-            self.fail(.protocolError, "a WINDOW_UPDATE frame on stream \(streamID), which is not open yet")
-            return
         }
         self.spend(FrameBudget.Cost.windowUpdate, on: "WINDOW_UPDATE")
+    }
+
+    private func takesIncrement(_ streamID: Int32, _ increment: Int) -> Bool {
+        if increment == 0 { self.fail(.protocolError, "a WINDOW_UPDATE frame of 0 bytes on stream \(streamID)") }
+        return increment > 0
     }
 
     // MARK: - Settings
@@ -272,7 +275,11 @@ extension HTTP2Codec {
         }
         self.settingsInFlight -= 1
         // From now on the peer sends by our settings.
-        for stream in self.streams.values { stream.receiveWindow.size = self.configuration.streamWindowBytes }
+        for stream in self.streams.values {
+            stream.receiveWindow.size = self.configuration.streamWindowBytes
+            // In a smaller window, bytes that were consumed before may be due now.
+            self.creditStream(stream, 0)
+        }
         self.events.append(.settingsAcknowledged)
     }
 
@@ -287,6 +294,7 @@ extension HTTP2Codec {
             self.apply(number, Self.number(payload, offset + 2))
             guard self.pendingConnectionError == nil else { return }
         }
+        self.peer.noPriorities = self.peer.noPriorities ?? 0
         self.acknowledge(.settingsAcknowledgement)
         self.events.append(
             .settings(
@@ -323,8 +331,12 @@ extension HTTP2Codec {
             self.peer.maxFrameBytes = Int(value)
         case Setting.maxHeaderListSize:
             self.peer.maxHeaderListBytes = value
-        case Setting.enableConnectProtocol, Setting.noPriorities:
-            guard value <= 1 else { return self.refuse(number, value) }
+        case Setting.enableConnectProtocol:
+            guard value == 1 || (value == 0 && !self.peer.connectsProtocols) else { return self.refuse(number, value) }
+            self.peer.connectsProtocols = self.role == .client && value == 1
+        case Setting.noPriorities:
+            guard value <= 1, value == self.peer.noPriorities ?? value else { return self.refuse(number, value) }
+            self.peer.noPriorities = value
         default:
             // Unknown settings are ignored (RFC 9113, section 6.5.2).
             break
@@ -332,7 +344,7 @@ extension HTTP2Codec {
     }
 
     private func refuse(_ number: UInt16, _ value: UInt32) {
-        self.fail(.protocolError, "setting \(number) has the value \(value), which is out of its range")
+        self.fail(.protocolError, "setting \(number) has the value \(value), which it cannot take")
     }
 
     private func changeInitialWindow(to bytes: Int) {

@@ -30,7 +30,9 @@ extension HTTP2Codec {
     /// - Returns: Whether the frame is long enough for them.
     func prepare(_ header: FrameHeader, prefixBytes: Int) -> Bool {
         guard header.payloadBytes >= prefixBytes else {
-            self.fail(.frameSizeError, "a frame of type \(header.type) with \(header.payloadBytes) bytes")
+            // A missing length of the padding is a padding that does not fit.
+            let code: HTTP2ErrorCode = header.has(FrameFlag.padded) ? .protocolError : .frameSizeError
+            self.fail(code, "a frame of type \(header.type) with \(header.payloadBytes) bytes")
             return false
         }
         self.prefixMissing = prefixBytes
@@ -149,7 +151,8 @@ extension HTTP2Codec {
         guard stream.closeOrigin == nil else { return }
         stream.anyBlockSeen = true
         self.block.stream = stream
-        self.block.check = MessageCheck(part: stream.firstBlockSeen ? .trailers : .response)
+        let trailers: MessageCheck.Part = self.role == .server ? .requestTrailers : .responseTrailers
+        self.block.check = MessageCheck(part: stream.firstBlockSeen ? trailers : .response)
     }
 
     func continuationBegan(_ header: FrameHeader) {
@@ -310,7 +313,8 @@ extension HTTP2Codec {
     // MARK: - Complete blocks
 
     private func blockEnded(recurrence: Int?) {
-        guard let stream = self.block.stream else { return }
+        // A stream can end between two pieces of a block.
+        guard let stream = self.block.stream, stream.closeOrigin == nil else { return }
         let endStream = self.block.endStream
         guard self.block.check.isComplete(endStream: endStream) else {
             self.fault(stream, .protocolError)
@@ -320,7 +324,7 @@ extension HTTP2Codec {
         let kind: HTTP2HeaderBlock.Kind
         switch self.block.check.part {
         case .request: kind = .request
-        case .trailers: kind = .trailers
+        case .requestTrailers, .responseTrailers: kind = .trailers
         case .response: kind = self.block.check.isInterim ? .interim : .response
         }
         if kind == .interim {
@@ -329,6 +333,12 @@ extension HTTP2Codec {
         } else if kind != .trailers {
             stream.firstBlockSeen = true
             stream.expectedBytes = self.block.check.expectedBodyBytes
+        } else if let expected = self.block.check.expectedBodyBytes {
+            guard stream.expectedBytes == nil else {
+                self.fault(stream, .protocolError)
+                return
+            }
+            stream.expectedBytes = expected
         }
         if endStream { guard self.peerEnds(stream) else { return } }
         self.report(stream, kind, recurrence: recurrence)

@@ -9,6 +9,8 @@ extension HTTP2Codec {
     /// Writes frames until nothing can be sent or the output is long enough.
     func pumpOutput() {
         while self.producedBytes < self.outputLimitBytes {
+            // The last GOAWAY ends the connection.
+            if self.isTerminated { return }
             if let control = self.controls.popFirst() {
                 self.write(control)
             } else if self.isTerminating {

@@ -7,6 +7,10 @@ struct PeerLimits: Sendable {
     var initialWindowBytes = HTTP2Codec.firstWindowBytes
     var maxFrameBytes = 1 << 14
     var maxHeaderListBytes = UInt32.max
+    /// Whether extended CONNECT is on, which a server may not take back (RFC 8441, section 3).
+    var connectsProtocols = false
+    /// What the first settings said of priorities, which stays (RFC 9218, section 2.1).
+    var noPriorities: UInt32?
 }
 
 /// The numbers of settings (RFC 9113, section 6.5.2; RFC 8441; RFC 9218).

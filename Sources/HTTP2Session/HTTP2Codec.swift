@@ -300,13 +300,25 @@ public final class HTTP2Codec {
     func close(_ streamID: Int32, code: HTTP2ErrorCode) {
         guard let stream = self.removeStream(streamID) else { return }
         self.queuedBytes -= stream.queuedBytes
+        if !stream.isEnded { stream.dropOutput() }
         if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             self.creditConnection(stream.unconsumedBytes)
         }
         let origin = stream.closeOrigin ?? (code == .refusedStream ? .neverProcessed : .local)
         // What still holds the stream must send nothing more on it.
         stream.closeOrigin = origin
+        self.sweepQueues()
         self.events.append(.streamClosed(streamID, code: code, origin: origin))
+    }
+
+    /// Lets go of ended streams in the queues when they are more than those that wait.
+    ///
+    /// A peer that reads nothing, or gives no credit, must not fill them with streams that it resets.
+    private func sweepQueues() {
+        let limit = 64 + 2 * self.streams.count
+        if self.blockedSenders.count > limit { self.blockedSenders.removeAll { $0.closeOrigin != nil } }
+        if self.senders.count > limit { self.senders.removeAll { $0.closeOrigin != nil } }
+        if self.requests.count > limit { self.requests.removeAll { $0.closeOrigin != nil } }
     }
 
     // MARK: - Output

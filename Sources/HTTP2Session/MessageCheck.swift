@@ -12,7 +12,13 @@ struct MessageCheck: Sendable {
     enum Part: Sendable, Hashable {
         case request
         case response
-        case trailers
+        case requestTrailers
+        case responseTrailers
+
+        /// Whether the block ends its message.
+        var isTrailers: Bool { self == .requestTrailers || self == .responseTrailers }
+        /// Whether a client sent it.
+        var isOfRequest: Bool { self == .request || self == .requestTrailers }
     }
 
     private struct Seen: OptionSet {
@@ -37,7 +43,7 @@ struct MessageCheck: Sendable {
     private(set) var isMalformed = false
     /// The status of a response; 0 before it came.
     private(set) var status = 0
-    /// What `content-length` says.
+    /// What `content-length` says; in trailers it must be the only one, and right.
     private(set) var contentLength: Int?
 
     init(part: Part) { self.part = part }
@@ -50,7 +56,7 @@ struct MessageCheck: Sendable {
         switch self.part {
         case .request: self.seen.contains(.isConnect) ? nil : self.contentLength
         case .response: self.status == 204 || self.status == 304 ? 0 : self.contentLength
-        case .trailers: nil
+        case .requestTrailers, .responseTrailers: self.contentLength
         }
     }
 
@@ -60,7 +66,7 @@ struct MessageCheck: Sendable {
     mutating func takes(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Bool {
         guard !self.isMalformed else { return false }
         let isPseudo = name.first == UInt8(ascii: ":")
-        guard Self.isValid(name, value) else {
+        guard self.isValid(name, value) else {
             // An upper-case letter or a broken pseudo-header field could be taken for another field elsewhere.
             let isLower = name.allSatisfy { !(UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) }
             if name.isEmpty || isPseudo || !isLower { self.isMalformed = true }
@@ -79,7 +85,7 @@ struct MessageCheck: Sendable {
     func isComplete(endStream: Bool) -> Bool {
         guard !self.isMalformed else { return false }
         switch self.part {
-        case .trailers: return endStream
+        case .requestTrailers, .responseTrailers: return endStream
         case .response: return self.seen.contains(.status) && !(self.isInterim && endStream)
         case .request:
             if self.seen.contains(.isConnect) {
@@ -106,7 +112,7 @@ struct MessageCheck: Sendable {
         _ name: UnsafeBufferPointer<UInt8>,
         _ value: UnsafeBufferPointer<UInt8>
     ) -> Bool {
-        guard self.part != .trailers, !self.seen.contains(.regular) else { return false }
+        guard !self.part.isTrailers, !self.seen.contains(.regular) else { return false }
         if self.part == .response {
             guard name.equals(":status"), self.first(.status, value), value.count == 3,
                 let status = Self.number(value), status >= 100, status != 101
@@ -126,7 +132,7 @@ struct MessageCheck: Sendable {
             return self.first(.path, value)
         }
         if name.equals(":scheme") {
-            if value.equals("http") || value.equals("https") { self.seen.insert(.isHTTP) }
+            if value.equalsIgnoringCase("http") || value.equalsIgnoringCase("https") { self.seen.insert(.isHTTP) }
             return self.first(.scheme, value)
         }
         return name.equals(":authority") && self.first(.authority, value)
@@ -139,11 +145,10 @@ struct MessageCheck: Sendable {
         self.seen.insert(.regular)
         switch name.count {
         case 2 where name.equals("te"):
-            return self.part == .trailers || value.equals("trailers")
+            return value.equalsIgnoringCase("trailers")
         case 4 where name.equals("host"):
-            return self.part != .request || self.first(.host, value)
+            return !self.part.isOfRequest || self.first(.host, value)
         case 14 where name.equals("content-length"):
-            guard self.part != .trailers else { return true }
             // A response without a body may not name a length (RFC 9110, section 8.6).
             guard self.contentLength == nil, !self.isInterim, let length = Self.number(value),
                 self.status != 204 || length == 0
@@ -152,22 +157,22 @@ struct MessageCheck: Sendable {
             return true
         case 7, 10, 16, 17:
             // Fields that belong to one connection of HTTP/1.1.
-            return self.part == .trailers
-                || !(name.equals("upgrade") || name.equals("connection") || name.equals("keep-alive")
-                    || name.equals("proxy-connection") || name.equals("transfer-encoding"))
+            return
+                !(name.equals("upgrade") || name.equals("connection") || name.equals("keep-alive")
+                || name.equals("proxy-connection") || name.equals("transfer-encoding"))
         default:
             return true
         }
     }
 
-    private static func isValid(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Bool {
+    private func isValid(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) -> Bool {
         guard let nameStart = name.baseAddress, nghttp2_check_header_name(nameStart, name.count) != 0 else {
             return false
         }
         guard let start = value.baseAddress, !value.isEmpty else { return true }
         if name.equals(":path") { return nghttp2_check_path(start, value.count) != 0 }
         if name.equals(":method") { return nghttp2_check_method(start, value.count) != 0 }
-        if name.equals(":authority") || name.equals("host") {
+        if self.part.isOfRequest, name.equals(":authority") || name.equals("host") {
             return nghttp2_check_authority(start, value.count) != 0
         }
         if name.equals(":scheme") { return Self.isScheme(value) }
@@ -204,5 +209,11 @@ extension UnsafeBufferPointer<UInt8> {
     func equals(_ text: StaticString) -> Bool {
         guard self.count == text.utf8CodeUnitCount, let base = self.baseAddress else { return false }
         return switchyard_bytes_equal(base, text.utf8Start, self.count) != 0
+    }
+
+    /// Whether the bytes are a text in lower-case letters, or the same in others.
+    func equalsIgnoringCase(_ text: StaticString) -> Bool {
+        guard self.count == text.utf8CodeUnitCount else { return false }
+        return self.indices.allSatisfy { self[$0] | 0x20 == text.utf8Start[$0] }
     }
 }
