@@ -359,7 +359,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "SwitchyardProtosTests", dependencies: ["SwitchyardProtos"], swiftSettings: swiftSettings),
-        .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session", nioCore], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "HTTP2SessionTests",
+            dependencies: ["HTTP2Session", "CNGHTTP2", nioCore],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "RPCTransportTests",
             dependencies: [

@@ -16,10 +16,18 @@ final class CodecStream {
         case storedTrailers(HTTP2StoredBlock)
     }
 
+    /// A header block of this side that waits to be sent.
+    enum Head {
+        /// Fields that were validated.
+        case fields([HTTP2HeaderField])
+        /// A kept block and one more field after it.
+        case stored(HTTP2StoredBlock, variable: HTTP2HeaderField?)
+    }
+
     let id: Int32
-    /// Pieces of the body that were not handed to the library yet; `firstPiece` is the index of the first.
-    private var pieces: [ByteBuffer] = []
-    private var firstPiece = 0
+    /// The first piece of the body that was not sent yet, and those after it: most bodies have one piece.
+    private var front = CodecStream.empty
+    private var rest = Line<ByteBuffer>()
     /// The bytes in the pieces that wait.
     private(set) var queuedBytes = 0
     /// The bytes that left the queue.
@@ -27,8 +35,26 @@ final class CodecStream {
     var bodyEnd = BodyEnd.open
     /// Whether this side's header block was submitted (always true for a client's stream).
     var headersSubmitted = false
-    /// Whether the library stopped asking for the body until it is resumed.
-    var isDeferred = false
+    /// This side's header block, until it is sent.
+    var head: Head?
+    /// Whether the header block was sent; the peer knows a client's stream from then on.
+    var headWasSent = false
+    /// Whether the stream waits for its turn to send.
+    var isQueued = false
+    /// Whether the stream waits for the connection's window.
+    var isBlocked = false
+    /// Whether this side's END_STREAM was sent.
+    var isEnded = false
+    /// What this side may send.
+    var sendWindow: SendWindow
+    /// What the peer may send.
+    var receiveWindow: ReceiveWindow
+    /// How many bytes the peer's body must have, if its header block says so.
+    var expectedBytes: Int?
+    /// How many it has so far.
+    var receivedBytes = 0
+    /// Whether any header block of the peer arrived.
+    var anyBlockSeen = false
     /// The mark at or below which the owner wants to know about the queue.
     var drainMark: Int?
     /// Bytes received and not given back to the peer's window yet.
@@ -42,8 +68,16 @@ final class CodecStream {
     /// Why the stream closes, once that is known.
     var closeOrigin: StreamCloseOrigin?
 
-    init(id: Int32) {
+    init(id: Int32, sendWindow: SendWindow, receiveWindow: ReceiveWindow) {
         self.id = id
+        self.sendWindow = sendWindow
+        self.receiveWindow = receiveWindow
+    }
+
+    /// Whether there is something to send, as far as the windows allow.
+    var hasOutput: Bool {
+        guard self.closeOrigin == nil, !self.isEnded else { return false }
+        return self.head != nil || (self.headWasSent && (self.queuedBytes > 0 || self.bodyIsEnded))
     }
 
     /// Whether this side declared its body complete.
@@ -55,8 +89,8 @@ final class CodecStream {
     /// Adds a piece to the end of the body.
     func append(_ piece: ByteBuffer) {
         guard piece.readableBytes > 0 else { return }
+        if self.queuedBytes == 0 { self.front = piece } else { self.rest.append(piece) }
         self.queuedBytes += piece.readableBytes
-        self.pieces.append(piece)
     }
 
     /// Takes exactly `byteCount` bytes from the front and hands the pieces over in order.
@@ -66,27 +100,28 @@ final class CodecStream {
         guard byteCount <= self.queuedBytes else { return false }
         var missing = byteCount
         while missing > 0 {
-            let available = self.pieces[self.firstPiece].readableBytes
+            let available = self.front.readableBytes
             if available <= missing {
-                body(self.pieces[self.firstPiece])
-                self.pieces[self.firstPiece] = CodecStream.empty
-                self.firstPiece += 1
+                body(self.front)
+                self.front = self.rest.popFirst() ?? CodecStream.empty
                 missing -= available
             } else {
-                if let part = self.pieces[self.firstPiece].readSlice(length: missing) { body(part) }
+                if let part = self.front.readSlice(length: missing) { body(part) }
                 missing = 0
             }
-        }
-        if self.firstPiece == self.pieces.count {
-            self.pieces.removeAll(keepingCapacity: true)
-            self.firstPiece = 0
-        } else if self.firstPiece > 64 && self.firstPiece * 2 > self.pieces.count {
-            self.pieces.removeFirst(self.firstPiece)
-            self.firstPiece = 0
         }
         self.queuedBytes -= byteCount
         self.sentBytes += byteCount
         return true
+    }
+
+    /// Lets go of what will never be sent: queues can hold a stream beyond its end.
+    func dropOutput() {
+        self.head = nil
+        self.front = CodecStream.empty
+        self.rest = Line()
+        self.queuedBytes = 0
+        self.bodyEnd = .open
     }
 
     private static let empty = ByteBuffer()

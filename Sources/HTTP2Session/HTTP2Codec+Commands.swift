@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import CNGHTTP2
 public import NIOCore
 
 extension HTTP2Codec {
@@ -12,14 +11,8 @@ extension HTTP2Codec {
     /// - Returns: The new stream's identifier.
     /// - Throws: ``HTTP2CodecError`` when a field is invalid or the connection takes no new streams.
     public func submitRequest(_ fields: [HTTP2HeaderField], endStream: Bool) throws(HTTP2CodecError) -> Int32 {
-        let opened = try self.withFieldVectors(fields) { vectors, count -> Result<Int32, HTTP2CodecError> in
-            do throws(HTTP2CodecError) {
-                return .success(try self.openStream(vectors, count, endStream: endStream))
-            } catch {
-                return .failure(error)
-            }
-        }
-        return try opened.get()
+        try HTTP2Codec.validate(fields)
+        return try self.openStream(.fields(fields), endStream: endStream)
     }
 
     /// Answers a request with its header block (server only).
@@ -35,12 +28,8 @@ extension HTTP2Codec {
         endStream: Bool
     ) throws(HTTP2CodecError) {
         guard let stream = try self.streamForResponse(streamID) else { return }
-        let code = try self.withFieldVectors(fields) { vectors, count in
-            self.answer(streamID, vectors, count, endStream: endStream)
-        }
-        try HTTP2Codec.check(code)
-        stream.headersSubmitted = true
-        if endStream { stream.bodyEnd = .endStream }
+        try HTTP2Codec.validate(fields)
+        self.answer(stream, .fields(fields), endStream: endStream)
     }
 
     /// Queues pieces of a body; their memory is handed to the socket without being joined or copied.
@@ -61,7 +50,26 @@ extension HTTP2Codec {
             self.queuedBytes += piece.readableBytes
         }
         if endStream { stream.bodyEnd = .endStream }
-        self.resume(stream)
+        self.queue(stream)
+    }
+
+    /// Queues one piece of a body.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream, whose header block was submitted. A closed stream drops the bytes.
+    ///   - piece: The bytes.
+    ///   - endStream: Whether the body ends with them.
+    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body has already ended.
+    public func submitData(
+        streamID: Int32,
+        _ piece: ByteBuffer,
+        endStream: Bool = false
+    ) throws(HTTP2CodecError) {
+        guard let stream = try self.streamForBody(streamID) else { return }
+        stream.append(piece)
+        self.queuedBytes += piece.readableBytes
+        if endStream { stream.bodyEnd = .endStream }
+        self.queue(stream)
     }
 
     /// Ends a body with trailers.
@@ -73,10 +81,10 @@ extension HTTP2Codec {
     ///   ended.
     public func submitTrailers(streamID: Int32, _ fields: [HTTP2HeaderField]) throws(HTTP2CodecError) {
         guard let stream = try self.streamForBody(streamID) else { return }
-        // The library takes them inside the body's read callback, so errors must be found here.
+        // They are sent after the body, when no error can be reported any more.
         try HTTP2Codec.validate(fields)
         stream.bodyEnd = .trailers(fields)
-        self.resume(stream)
+        self.queue(stream)
     }
 
     /// Resets a stream; does nothing if it has closed in the meantime.
@@ -87,8 +95,7 @@ extension HTTP2Codec {
     public func reset(streamID: Int32, code: HTTP2ErrorCode) {
         guard let stream = self.stream(streamID), stream.closeOrigin == nil else { return }
         stream.closeOrigin = .local
-        // Fails only when memory runs out; the stream then stays until its connection ends.
-        _ = nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), streamID, code.rawValue)
+        self.controls.append(.reset(streamID, code))
     }
 
     /// Resets a stream once this side's body and trailers have been sent, unless both sides have ended by then.
@@ -112,11 +119,8 @@ extension HTTP2Codec {
         let credit = min(byteCount, stream.unconsumedBytes)
         guard credit > 0 else { return }
         stream.unconsumedBytes -= credit
-        if self.configuration.creditsConnectionOnArrival {
-            _ = nghttp2_session_consume_stream(self.session, streamID, credit)
-        } else {
-            _ = nghttp2_session_consume(self.session, streamID, credit)
-        }
+        self.creditStream(stream, credit)
+        if !self.configuration.creditsConnectionOnArrival { self.creditConnection(credit) }
     }
 
     /// Asks for one ``HTTP2Event/drained(streamID:)`` when the stream's queue is at or below a mark.
@@ -136,19 +140,13 @@ extension HTTP2Codec {
     ///
     /// - Parameter opaque: Eight bytes that come back.
     public func ping(opaque: UInt64) {
-        withUnsafeBytes(of: opaque.bigEndian) { bytes in
-            _ = nghttp2_submit_ping(
-                self.session,
-                UInt8(NGHTTP2_FLAG_NONE.rawValue),
-                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            )
-        }
+        self.controls.append(.ping(opaque, isAcknowledgement: false))
     }
 
     /// Announces that the connection will soon take no new streams (server only): a `GOAWAY` that excludes none yet.
     public func announceShutdown() {
         guard self.role == .server else { return }
-        _ = nghttp2_submit_shutdown_notice(self.session)
+        self.controls.append(.goAway(GoAway(lastStreamID: .max, code: .noError, debug: [], kind: .notice)))
     }
 
     /// Refuses streams from now on: a `GOAWAY` with the last accepted stream.
@@ -160,17 +158,10 @@ extension HTTP2Codec {
     ///   - debug: Text for the peer's log.
     ///   - lastStreamID: The last accepted stream; nil names the last one that arrived.
     public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "", lastStreamID: Int32? = nil) {
-        let last = lastStreamID ?? nghttp2_session_get_last_proc_stream_id(self.session)
-        var text = Array(debug.utf8)
-        let count = text.count
-        _ = nghttp2_submit_goaway(
-            self.session,
-            UInt8(NGHTTP2_FLAG_NONE.rawValue),
-            last,
-            code.rawValue,
-            &text,
-            count
-        )
+        let last = max(0, min(lastStreamID ?? self.lastProcessedID, self.announcedLastID))
+        self.announcedLastID = last
+        self.refusesStreams = true
+        self.controls.append(.goAway(GoAway(lastStreamID: last, code: code, debug: Array(debug.utf8), kind: .last)))
     }
 
     /// Ends the connection for the peer's behaviour, with a text for its log; ``isFinished`` becomes true when the
@@ -188,46 +179,37 @@ extension HTTP2Codec {
     ///
     /// - Parameter code: Why.
     public func terminate(code: HTTP2ErrorCode) {
-        _ = nghttp2_session_terminate_session(self.session, code.rawValue)
+        guard !self.isTerminating else { return }
+        self.isTerminating = true
+        let last = min(self.lastProcessedID, self.announcedLastID)
+        self.controls.append(.goAway(GoAway(lastStreamID: last, code: code, debug: [], kind: .terminating)))
     }
 
     // MARK: - Private
 
     /// Opens a stream with fields that were checked.
-    func openStream(
-        _ vectors: UnsafePointer<nghttp2_nv>?,
-        _ count: Int,
-        endStream: Bool
-    ) throws(HTTP2CodecError) -> Int32 {
+    func openStream(_ head: CodecStream.Head, endStream: Bool) throws(HTTP2CodecError) -> Int32 {
         precondition(self.role == .client, "only a client opens streams")
         guard self.acceptsNewStreams else {
             throw HTTP2CodecError(code: .noNewStreams, message: "the connection is going away; use another connection")
         }
-        let streamID =
-            endStream
-            ? nghttp2_submit_request(self.session, nil, vectors, count, nil, nil)
-            : withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
-                nghttp2_submit_request(self.session, nil, vectors, count, provider, nil)
-            }
-        guard streamID > 0 else {
-            throw HTTP2CodecError(
-                code: .noNewStreams,
-                message: "the connection takes no new stream: \(String(cString: nghttp2_strerror(streamID)))"
-            )
-        }
-        let stream = CodecStream(id: streamID)
+        let stream = self.makeStream(self.nextStreamID)
+        // The last identifier leaves -2^31, which ``acceptsNewStreams`` knows.
+        self.nextStreamID &+= 2
+        stream.head = head
         stream.headersSubmitted = true
         if endStream { stream.bodyEnd = .endStream }
         self.add(stream)
-        return streamID
+        self.requests.append(stream)
+        return stream.id
     }
 
     /// Answers with fields that were checked.
-    func answer(_ streamID: Int32, _ vectors: UnsafePointer<nghttp2_nv>?, _ count: Int, endStream: Bool) -> Int32 {
-        guard !endStream else { return nghttp2_submit_response(self.session, streamID, vectors, count, nil) }
-        return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
-            nghttp2_submit_response(self.session, streamID, vectors, count, provider)
-        }
+    func answer(_ stream: CodecStream, _ head: CodecStream.Head, endStream: Bool) {
+        stream.head = head
+        stream.headersSubmitted = true
+        if endStream { stream.bodyEnd = .endStream }
+        self.queue(stream)
     }
 
     func streamForResponse(_ streamID: Int32) throws(HTTP2CodecError) -> CodecStream? {
@@ -249,17 +231,5 @@ extension HTTP2Codec {
             )
         }
         return stream
-    }
-
-    func resume(_ stream: CodecStream) {
-        guard stream.isDeferred else { return }
-        stream.isDeferred = false
-        _ = nghttp2_session_resume_data(self.session, stream.id)
-    }
-
-    static func check(_ code: Int32) throws(HTTP2CodecError) {
-        guard code == 0 else {
-            throw HTTP2CodecError(code: .library, message: "libnghttp2: \(String(cString: nghttp2_strerror(code)))")
-        }
     }
 }

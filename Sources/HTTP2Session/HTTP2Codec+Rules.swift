@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import CNGHTTP2
-
 // What must hold of a codec after every event.
 extension HTTP2Codec {
     /// Received bytes of open streams that the owner has not given back.
@@ -12,8 +10,20 @@ extension HTTP2Codec {
     /// - Returns: The first rule that does not hold; nil if all do.
     package func checkInvariants() -> String? {
         var queued = 0
-        for (id, stream) in self.streams {
-            if stream.id != id { return "stream \(stream.id) is kept as \(id)" }
+        for stream in self.streams.values {
+            let id = stream.id
+            if self.streams[id] !== stream { return "stream \(id) is not found" }
+            if let broken = stream.receiveWindow.checkInvariants() { return "stream \(id): \(broken)" }
+            if stream.closeOrigin == nil,
+                stream.receiveWindow.used - stream.receiveWindow.consumed < stream.unconsumedBytes
+            {
+                return "stream \(id) has more bytes unread than its window counts"
+            }
+            if stream.hasOutput, !stream.isQueued, !stream.isBlocked, stream.headWasSent,
+                stream.sendWindow.available > 0
+            {
+                return "stream \(id) has something to send and no turn"
+            }
             if stream.queuedBytes < 0 || stream.unconsumedBytes < 0 || stream.sentBytes < 0 {
                 return "stream \(id) counts fewer bytes than none"
             }
@@ -32,10 +42,17 @@ extension HTTP2Codec {
             return
                 "\(self.streams.count) streams are open, more than the limit of \(self.configuration.maxConcurrentStreams)"
         }
+        if self.streams.values.count(where: \.headWasSent) != self.sentRequests {
+            return "\(self.sentRequests) streams are counted as begun by this side"
+        }
+        if let broken = self.streams.checkInvariants() { return broken }
+        if let broken = self.reader.checkInvariants() ?? self.knownBlocks.checkInvariants() { return broken }
+        if let broken = self.receiveWindow.checkInvariants() { return "the connection: \(broken)" }
         guard self.failure == nil, !self.configuration.creditsConnectionOnArrival else { return nil }
-        // What the library has not been told to credit is what the streams have not been told to.
-        let uncredited = Int(nghttp2_session_get_effective_recv_data_length(self.session))
-        if uncredited < 0 { return "the connection's window counts \(uncredited) bytes" }
+        // What is not credited to the connection is what the streams' owners have not read.
+        if self.receiveWindow.used - self.receiveWindow.consumed < self.uncreditedBytes {
+            return "\(self.uncreditedBytes) bytes are unread, more than the connection's window counts"
+        }
         return nil
     }
 }

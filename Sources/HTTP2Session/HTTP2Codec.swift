@@ -5,22 +5,25 @@ public import NIOCore
 
 /// One end of an HTTP/2 connection without a socket: bytes in, events out; commands in, bytes out.
 ///
-/// The codec wraps one `nghttp2_session` of libnghttp2 1.52. It is confined to one thread (an event loop). The
-/// library's callbacks only record what happened; the owner calls ``receive(_:now:)``, then ``takeEvents()`` and acts on
-/// the events, then ``takeOutput(limitBytes:)`` and writes what it returns. Taking output can record further events.
+/// The codec is the whole of a session: frames, stream states and flow control; libnghttp2 codes and decodes header blocks. It is
+/// confined to one thread (an event loop). The owner calls ``receive(_:now:)``, then ``takeEvents()`` and acts on the events,
+/// then ``takeOutput(limitBytes:)`` and writes what it returns. Taking output can record further events.
+///
+/// A repeated header block costs a comparison, and a frame that came whole is read where it lies: nearly all of a connection's
+/// frames are such.
 ///
 /// Flow control belongs to the owner: received bytes are credited to the peer only by
 /// ``consume(streamID:byteCount:)``, and whatever a closed stream had left is credited when it closes.
 ///
-/// Beyond the library the codec enforces the header list limit, detects reused and skipped stream identifiers, and ends
-/// connections that send too many useless frames.
+/// The codec enforces the header list limit, detects reused and skipped stream identifiers, and ends connections that send too
+/// many useless frames.
 public final class HTTP2Codec {
     /// Which end this is.
     public let role: HTTP2Role
     /// The settings and limits in force.
     public let configuration: HTTP2CodecConfiguration
 
-    /// The bytes of all streams' bodies that the library has not framed yet.
+    /// The bytes of all streams' bodies that are not framed yet.
     public internal(set) var queuedBytes = 0
 
     /// How many frames the peer sent; all frames of the last read before a failure count.
@@ -32,11 +35,10 @@ public final class HTTP2Codec {
     /// How many frames with headers or data were sent.
     public internal(set) var sentMessageFrames = 0
 
-    /// Why the connection has to end, when the peer or the library made it impossible to go on.
+    /// Why the connection has to end, when the peer made it impossible to go on.
     public internal(set) var failure: HTTP2CodecError?
 
-    let session: OpaquePointer
-    private(set) var streams: [Int32: CodecStream] = [:]
+    private(set) var streams = StreamTable<CodecStream>()
     /// The stream that was looked up last: frames of one stream come in a row.
     private var lastStream: CodecStream?
     var events: [HTTP2Event] = []
@@ -45,20 +47,62 @@ public final class HTTP2Codec {
     var budget: FrameBudget
     /// The allowance for the peer's resets.
     var resetBudget: FrameBudget
-    var scanner: FrameHeaderScanner
-    // The stream whose open body the last frame belonged to, 0 for none: the next frame on it needs no judgement.
-    var bodyStreamID: Int32 = 0
 
-    // The input that mem_recv reads at present: data callbacks turn their pointers into slices of it.
+    // What the peer said and was told.
+    var peer = PeerLimits()
+    /// Whether the peer's first settings came.
+    var settingsCame = false
+    /// How many of our settings the peer has not acknowledged.
+    var settingsInFlight = 1
+    /// The highest stream that the peer opened, and the highest that was taken (server only).
+    var highestPeerID: Int32 = 0
+    var lastProcessedID: Int32 = 0
+    /// The next stream that this client opens.
+    var nextStreamID: Int32 = 1
+    /// The last stream that a `GOAWAY` of ours named.
+    var announcedLastID = Int32.max
+    /// The last stream that the peer's `GOAWAY` named.
+    var peerLastStreamID = Int32.max
+    /// Whether a `GOAWAY` of ours refuses further streams, and whether one of the peer's does.
+    var refusesStreams = false
+    var peerRefusesStreams = false
+    /// Whether the connection ends with a `GOAWAY`, and whether that was sent.
+    var isTerminating = false
+    var isTerminated = false
+
+    // Flow control of the connection.
+    var sendWindow = SendWindow(available: HTTP2Codec.firstWindowBytes)
+    var receiveWindow: ReceiveWindow
+
+    // What is being received.
+    var reader: FrameReader
+    var frame = FrameHeader(payloadBytes: 0, type: 0, flags: 0, streamID: 0)
+    var intake = Intake.skip
+    /// The input that is read at present: pieces of bodies are slices of it.
     var input = ByteBuffer()
-    var inputBase: UnsafeRawPointer?
+    /// Bytes of a small frame, or of what comes before a header block or a body.
+    var collected: [UInt8] = []
+    /// How many bytes come before the header block or the body of the frame, and how many it has.
+    var prefixMissing = 0
+    var contentMissing = 0
+    /// How many bytes of a DATA frame are none of its body.
+    var paddingBytes = 0
+    var block = BlockIntake()
+    var knownBlocks = KnownBlocks()
+    let decoder: HPACKDecoder
 
-    // The header block that is being received.
-    var blockFields: [HTTP2HeaderField] = []
-    var blockBuffers: [BlockRecall.Buffers] = []
-    var blockVariable: HTTP2HeaderField?
-    var blockSizeBytes = 0
-    var recall = BlockRecall()
+    // What waits to be sent.
+    var controls = Line<Control>()
+    var acknowledgements = 0
+    /// Requests whose header block was not sent, in the order of their streams.
+    var requests = Line<CodecStream>()
+    /// How many streams of this client the server knows.
+    var sentRequests = 0
+    /// Streams that have something to send, in turn.
+    var senders = Line<CodecStream>()
+    /// Those that wait for the connection's window.
+    var blockedSenders: [CodecStream] = []
+    let encoder: HPACKEncoder
 
     /// The blocks that are kept to be sent again.
     var storedBlocks: [StoredFields] = []
@@ -71,14 +115,16 @@ public final class HTTP2Codec {
     var outputLimitBytes = Int.max
     var outputIsHeldBack = false
 
-    // Reused memory for header fields on their way to the library.
+    // Reused memory for header fields on their way to the encoder, and for what it makes of them.
     var fieldBytes: [UInt8] = []
     var fieldVectors: [nghttp2_nv] = []
+    var encoded: [UInt8] = []
 
-    /// The library's last complaint, for error messages.
-    var lastDiagnostic = ""
-    /// An error found where the library cannot be told at once; it is raised after the library returned.
+    /// An error of the peer that ends the connection; it is raised once the bytes before it are dealt with.
     var pendingConnectionError: (code: HTTP2ErrorCode, error: HTTP2CodecError)?
+
+    /// The windows before any settings (RFC 9113, section 6.9.2).
+    static let firstWindowBytes = 65_535
 
     /// Creates one end of a connection and queues its first settings.
     ///
@@ -104,17 +150,11 @@ public final class HTTP2Codec {
             capacity: configuration.idleFrameBurst,
             tokensPerSecond: configuration.idleFramesPerSecond
         )
-        // The client's connection preface comes before its first frame (RFC 9113, section 3.4).
-        self.scanner = FrameHeaderScanner(prefaceBytes: role == .server ? 24 : 0)
-        self.session = try HTTP2Codec.makeSession(role: role, configuration: configuration)
-        nghttp2_session_set_user_data(self.session, Unmanaged.passUnretained(self).toOpaque())
-        try self.submitInitialSettings()
-    }
-
-    deinit {
-        for buffers in self.blockBuffers { buffers.release() }
-        self.recall.forgetAll()
-        nghttp2_session_del(self.session)
+        self.reader = FrameReader(expectsPreface: role == .server)
+        self.receiveWindow = ReceiveWindow(size: configuration.connectionWindowBytes)
+        self.decoder = try HPACKDecoder()
+        self.encoder = try HPACKEncoder()
+        self.open()
     }
 
     /// Feeds bytes from the peer.
@@ -131,14 +171,8 @@ public final class HTTP2Codec {
         self.receivedBytes &+= bytes.readableBytes
         // A call's frames make about this many events: one allocation instead of one per doubling.
         if self.events.capacity == 0 { self.events.reserveCapacity(8) }
-        let result = bytes.withUnsafeReadableBytes { self.feed($0) }
+        if !self.isTerminating { bytes.withUnsafeReadableBytes { self.feed($0) } }
         self.input = ByteBuffer()
-        if result < 0 && self.pendingConnectionError == nil {
-            self.pendingConnectionError = HTTP2Codec.connectionError(
-                library: Int32(result),
-                detail: self.lastDiagnostic
-            )
-        }
         self.raisePendingError()
         if let failure = self.failure { throw failure }
     }
@@ -184,7 +218,10 @@ public final class HTTP2Codec {
 
     /// Whether the connection has nothing more to read or to write and should be closed.
     public var isFinished: Bool {
-        nghttp2_session_want_read(self.session) == 0 && nghttp2_session_want_write(self.session) == 0
+        if self.isTerminated { return true }
+        // Whichever side ends the connection, the streams in flight are finished first.
+        guard self.refusesStreams || self.peerRefusesStreams, !self.isTerminating else { return false }
+        return self.streams.isEmpty && self.controls.isEmpty
     }
 
     /// How many streams are open.
@@ -197,22 +234,22 @@ public final class HTTP2Codec {
     /// Zero when the connection takes no new streams at all. The library would queue requests above the peer's limit
     /// without a bound; callers hold them back instead.
     public var availableStreams: Int {
-        guard self.failure == nil, nghttp2_session_check_request_allowed(self.session) != 0 else { return 0 }
-        let limit = nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-        return max(0, Int(limit) - self.streams.count)
+        guard self.acceptsNewStreams else { return 0 }
+        return max(0, Int(self.peer.maxConcurrentStreams) - self.streams.count)
     }
 
     /// Whether a client may still open streams on this connection, now or when others have ended.
     public var acceptsNewStreams: Bool {
-        self.failure == nil && nghttp2_session_check_request_allowed(self.session) != 0
+        self.role == .client && self.failure == nil && self.nextStreamID > 0 && !self.peerRefusesStreams
+            && !self.isTerminating && !self.isFinished
     }
 
-    /// The bytes queued on a stream that the library has not framed yet; 0 for a stream that is not open.
+    /// The bytes queued on a stream that are not framed yet; 0 for a stream that is not open.
     public func queuedBytes(streamID: Int32) -> Int {
         self.stream(streamID)?.queuedBytes ?? 0
     }
 
-    /// The bytes of a stream's body that the library has framed; 0 for a stream that is not open.
+    /// The bytes of a stream's body that were framed; 0 for a stream that is not open.
     public func sentBytes(streamID: Int32) -> Int {
         self.stream(streamID)?.sentBytes ?? 0
     }
@@ -241,36 +278,62 @@ public final class HTTP2Codec {
     /// A stream is over.
     func removeStream(_ streamID: Int32) -> CodecStream? {
         if self.lastStream?.id == streamID { self.lastStream = nil }
-        return self.streams.removeValue(forKey: streamID)
+        guard let stream = self.streams.removeValue(forKey: streamID) else { return nil }
+        if stream.headWasSent { self.sentRequests -= 1 }
+        return stream
+    }
+
+    /// A stream that is about to be opened.
+    func makeStream(_ streamID: Int32) -> CodecStream {
+        // Until the peer knows our settings it sends by those that hold before any.
+        let window = self.configuration.streamWindowBytes
+        return CodecStream(
+            id: streamID,
+            sendWindow: SendWindow(available: self.peer.initialWindowBytes),
+            receiveWindow: ReceiveWindow(
+                size: self.settingsInFlight == 0 ? window : max(window, HTTP2Codec.firstWindowBytes)
+            )
+        )
+    }
+
+    /// A stream is over.
+    func close(_ streamID: Int32, code: HTTP2ErrorCode) {
+        guard let stream = self.removeStream(streamID) else { return }
+        self.queuedBytes -= stream.queuedBytes
+        if !stream.isEnded { stream.dropOutput() }
+        if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
+            self.creditConnection(stream.unconsumedBytes)
+        }
+        let origin = stream.closeOrigin ?? (code == .refusedStream ? .neverProcessed : .local)
+        // What still holds the stream must send nothing more on it.
+        stream.closeOrigin = origin
+        self.sweepQueues()
+        self.events.append(.streamClosed(streamID, code: code, origin: origin))
+    }
+
+    /// Lets go of ended streams in the queues when they are more than those that wait.
+    ///
+    /// A peer that reads nothing, or gives no credit, must not fill them with streams that it resets.
+    private func sweepQueues() {
+        let limit = 64 + 2 * self.streams.count
+        if self.blockedSenders.count > limit { self.blockedSenders.removeAll { $0.closeOrigin != nil } }
+        if self.senders.count > limit { self.senders.removeAll { $0.closeOrigin != nil } }
+        if self.requests.count > limit { self.requests.removeAll { $0.closeOrigin != nil } }
     }
 
     // MARK: - Output
 
-    private func pumpOutput() {
-        while self.producedBytes < self.outputLimitBytes {
-            var pointer: UnsafePointer<UInt8>?
-            let count = nghttp2_session_mem_send(self.session, &pointer)
-            if count < 0 {
-                if self.failure == nil {
-                    self.pendingConnectionError =
-                        self.pendingConnectionError
-                        ?? HTTP2Codec.connectionError(library: Int32(count), detail: self.lastDiagnostic)
-                }
-                return
-            }
-            guard count > 0, let pointer else { return }
-            self.appendOutput(UnsafeRawBufferPointer(start: pointer, count: count))
-        }
-        self.outputIsHeldBack = true
-    }
-
-    func appendOutput(_ bytes: UnsafeRawBufferPointer) {
+    /// Appends bytes of a known number to the output.
+    func appendOutput(_ count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Void) {
         if self.scratch.capacity == 0 {
             // As much as the last output took, so that a busy connection does not grow its buffer step by step.
-            self.scratch = ByteBufferAllocator().buffer(capacity: max(512, bytes.count, self.lastScratchBytes))
+            self.scratch = ByteBufferAllocator().buffer(capacity: max(512, count, self.lastScratchBytes))
         }
-        self.scratch.writeBytes(bytes)
-        self.producedBytes += bytes.count
+        self.scratch.writeWithUnsafeMutableBytes(minimumWritableBytes: count) { room in
+            write(UnsafeMutableRawBufferPointer(rebasing: room[..<count]))
+            return count
+        }
+        self.producedBytes += count
     }
 
     func appendOutput(_ piece: ByteBuffer) {
@@ -292,40 +355,17 @@ public final class HTTP2Codec {
 
     // MARK: - Failure
 
-    /// Turns an error that was recorded inside the library into the connection's failure and queues a GOAWAY.
+    /// Turns an error of the peer into the connection's failure and queues a GOAWAY.
     private func raisePendingError() {
         guard let (code, error) = self.pendingConnectionError else { return }
         self.pendingConnectionError = nil
         guard self.failure == nil else { return }
         self.failure = error
-        // The result is not examined: without memory for a GOAWAY the connection is closed without one.
-        _ = nghttp2_session_terminate_session(self.session, code.rawValue)
+        self.terminate(code: code)
     }
 
-    static func connectionError(
-        library code: Int32,
-        detail: String
-    ) -> (code: HTTP2ErrorCode, error: HTTP2CodecError) {
-        let text = String(cString: nghttp2_strerror(code)) + (detail.isEmpty ? "" : " (\(detail))")
-        switch code {
-        case NGHTTP2_ERR_FLOODED.rawValue, NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue:
-            return (
-                .enhanceYourCalm,
-                HTTP2CodecError(code: .flooded, message: "the peer is flooding the connection: \(text)")
-            )
-        case NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue:
-            return (
-                .protocolError,
-                HTTP2CodecError(
-                    code: .peerFault,
-                    message: "the peer does not speak HTTP/2 with prior knowledge: \(text)"
-                )
-            )
-        case NGHTTP2_ERR_NOMEM.rawValue:
-            return (.internalError, HTTP2CodecError(code: .library, message: "libnghttp2: \(text)"))
-        default:
-            return (.protocolError, HTTP2CodecError(code: .peerFault, message: "libnghttp2: \(text)"))
-        }
+    static var outOfMemory: HTTP2CodecError {
+        HTTP2CodecError(code: .library, message: "libnghttp2 has no memory for a connection")
     }
 }
 

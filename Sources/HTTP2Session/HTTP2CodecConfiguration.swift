@@ -119,5 +119,16 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
                     "\(name) is \(value), outside \(range.lowerBound)...\(range.upperBound); set a value in that range"
             )
         }
+        if let name = self.variableFieldName, name.hasPrefix(":") || Self.checkedFields.contains(name) {
+            throw HTTP2CodecError(
+                code: .invalidConfiguration,
+                message: "variableFieldName is \"\(name)\", whose value HTTP/2 has rules for; name another field"
+            )
+        }
     }
+
+    /// Fields whose values are looked at in every block.
+    private static let checkedFields: Set<String> = [
+        "content-length", "host", "te", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
+    ]
 }

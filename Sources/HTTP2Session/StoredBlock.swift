@@ -9,9 +9,12 @@ public struct HTTP2StoredBlock: Sendable, Hashable {
     let index: Int
 }
 
-/// The memory of a stored block, which is lent to the library until the codec ends.
+/// The memory of a stored block, which is lent to the encoder.
 final class StoredFields {
     let vectors: [nghttp2_nv]
+    /// The block as it was sent last, and the table's generation that it fits.
+    var encoded: [UInt8] = []
+    var generation = -1
     private let bytes: UnsafeMutablePointer<UInt8>
 
     init(_ fields: [HTTP2HeaderField]) {
@@ -74,22 +77,8 @@ extension HTTP2Codec {
         variable: HTTP2HeaderField?,
         endStream: Bool
     ) throws(HTTP2CodecError) -> Int32 {
-        let stored = self.storedBlocks[block.index].vectors
-        guard let variable else {
-            return try stored.withUnsafeBufferPointer { vectors throws(HTTP2CodecError) in
-                try self.openStream(vectors.baseAddress, vectors.count, endStream: endStream)
-            }
-        }
-        let opened = try self.withFieldVectors([variable], after: stored) {
-            vectors,
-            count -> Result<Int32, HTTP2CodecError> in
-            do throws(HTTP2CodecError) {
-                return .success(try self.openStream(vectors, count, endStream: endStream))
-            } catch {
-                return .failure(error)
-            }
-        }
-        return try opened.get()
+        if let variable { try HTTP2Codec.validate(variable) }
+        return try self.openStream(.stored(block, variable: variable), endStream: endStream)
     }
 
     /// Answers a request with a stored header block (server only).
@@ -105,11 +94,7 @@ extension HTTP2Codec {
         endStream: Bool
     ) throws(HTTP2CodecError) {
         guard let stream = try self.streamForResponse(streamID) else { return }
-        let code = self.storedBlocks[block.index].vectors
-            .withUnsafeBufferPointer { self.answer(streamID, $0.baseAddress, $0.count, endStream: endStream) }
-        try HTTP2Codec.check(code)
-        stream.headersSubmitted = true
-        if endStream { stream.bodyEnd = .endStream }
+        self.answer(stream, .stored(block, variable: nil), endStream: endStream)
     }
 
     /// Ends a body with stored trailers.
@@ -121,6 +106,6 @@ extension HTTP2Codec {
     public func submitTrailers(streamID: Int32, _ block: HTTP2StoredBlock) throws(HTTP2CodecError) {
         guard let stream = try self.streamForBody(streamID) else { return }
         stream.bodyEnd = .storedTrailers(block)
-        self.resume(stream)
+        self.queue(stream)
     }
 }

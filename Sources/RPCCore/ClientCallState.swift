@@ -135,7 +135,13 @@ public struct ClientCallState: ~Copyable {
     }
 
     /// Whether the call is over.
-    public var isEnded: Bool { self.phase == .ended }
+    public var isEnded: Bool {
+        switch self.state {
+        case .ended: true
+        case .waiting: false
+        case .receiving: false
+        }
+    }
 }
 
 // MARK: - The caller's events

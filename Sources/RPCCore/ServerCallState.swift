@@ -72,7 +72,14 @@ public struct ServerCallState: ~Copyable {
     }
 
     /// Whether the call is over.
-    public var isEnded: Bool { self.phase == .ended }
+    public var isEnded: Bool {
+        switch self.state {
+        case .ended: true
+        case .idle: false
+        case .routing: false
+        case .open: false
+        }
+    }
 
     /// How many messages each side sends, while a handler runs.
     var shape: CallShape? {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import NIOCore
+internal import RPCCore
 
 /// One message as ordered pieces, written to the socket without being joined.
 public struct Payload: Sendable, Hashable {
@@ -35,7 +36,7 @@ public struct Payload: Sendable, Hashable {
 
     /// The message's length in bytes, without the prefix that frames it.
     public var byteCount: Int {
-        self.segments.reduce(0) { $0 + $1.readableBytes }
+        self.segments.count == 1 ? self.segments[0].readableBytes : self.segments.reduce(0) { $0 + $1.readableBytes }
     }
 
     /// The pieces after the five bytes that frame a message: whether it is compressed, and its length.
@@ -51,6 +52,16 @@ public struct Payload: Sendable, Hashable {
             return [front]
         }
         return [front] + self.segments
+    }
+
+    /// The message in one piece after its prefix, where it is small enough to be joined.
+    func joined() -> ByteBuffer? {
+        let count = self.byteCount
+        guard count <= Self.joinedBytes else { return nil }
+        var bytes = ByteBufferAllocator().buffer(capacity: MessagePrefix.byteCount + count)
+        bytes.writeMultipleIntegers(UInt8(0), UInt32(truncatingIfNeeded: count))
+        for segment in self.segments { bytes.writeImmutableBuffer(segment) }
+        return bytes
     }
 
     /// Messages up to this size are copied after their prefix: cheaper than another entry in a gathering write.

@@ -7,6 +7,7 @@ NAME is a case, an edge or a load; `edges` stands for all edges. Without a name,
 """
 
 import collections
+import faulthandler
 import json
 import sys
 import threading
@@ -357,6 +358,8 @@ LOADS = [parallel, deadlines]
 
 def main():
     address, *names = sys.argv[1:]
+    # A run that hangs says where, and fails.
+    faulthandler.dump_traceback_later(8 * PATIENCE, exit=True)
     known = {run.__name__: run for run in CASES + EDGES + LOADS}
     runs = EDGES if names == ["edges"] else [known[name] for name in names] or CASES
     results = {}

@@ -37,7 +37,8 @@ final class ClientCall {
     var initialMetadata = Metadata()
     var uncreditedBytes = 0
     var streamID: Int32?
-    weak var connection: ClientConnection?
+    /// The connection of ``streamID``; let go of when the stream is over, so that no cycle outlives it.
+    var connection: ClientConnection?
     var retries: CallRetries
     /// How many earlier attempts the server may have seen.
     var previousAttempts = 0
@@ -99,22 +100,26 @@ final class ClientCall {
             }
             timeout = left > Timeout.horizonNanoseconds ? nil : Timeout(coveringNanoseconds: left)
         }
-        let pieces =
-            self.messages.count == 1 ? self.framed(self.messages[0]) : self.messages.flatMap { self.framed($0) }
+        let whole = self.messages.count == 1 ? self.configuration.compression.joined(self.messages[0]) : nil
+        let pieces = whole == nil ? self.messages.flatMap { self.framed($0) } : []
         let sent = self.messages
         if self.retries.isCommitted { self.messages = [] }
         do throws(HTTP2CodecError) {
             let streamID = try connection.open(self, timeout: timeout, previousAttempts: self.previousAttempts)
             self.streamID = streamID
             self.connection = connection
-            if !pieces.isEmpty || self.requestIsComplete {
+            if let whole {
+                try connection.codec.submitData(streamID: streamID, whole, endStream: self.requestIsComplete)
+            } else if !pieces.isEmpty || self.requestIsComplete {
                 try connection.codec.submitData(streamID: streamID, pieces, endStream: self.requestIsComplete)
             }
             if self.reportedMessages > 0, let gate = self.gate {
                 connection.codec.notifyDrained(streamID: streamID, atOrBelow: gate.drainMark)
                 gate.drained(queuedBytes: connection.codec.queuedBytes(streamID: streamID))
             }
-            for payload in sent.dropFirst(self.reportedMessages) { self.reportSubmitted(payload) }
+            if self.gate != nil {
+                for payload in sent.dropFirst(self.reportedMessages) { self.reportSubmitted(payload) }
+            }
             connection.setNeedsFlush()
         } catch {
             if let streamID = self.streamID { connection.codec.reset(streamID: streamID, code: .cancel) }
@@ -195,8 +200,9 @@ final class ClientCall {
     private func framed(_ payload: Payload) -> [ByteBuffer] { self.configuration.compression.framed(payload) }
 
     private func reportSubmitted(_ payload: Payload) {
+        guard let gate = self.gate else { return }
         self.reportedMessages += 1
-        guard let gate = self.gate, let streamID = self.streamID, let codec = self.connection?.codec else { return }
+        guard let streamID = self.streamID, let codec = self.connection?.codec else { return }
         codec.notifyDrained(streamID: streamID, atOrBelow: gate.drainMark)
         gate.submitted(
             byteCount: payload.byteCount + MessagePrefix.byteCount,
@@ -233,8 +239,10 @@ final class ClientCall {
         let sink = self.sink
         self.sink = .none
         self.messages = []
-        self.waitTimer?.cancel()
-        self.waitTimer = nil
+        if let timer = self.waitTimer {
+            timer.cancel()
+            self.waitTimer = nil
+        }
         self.token.detach()
         let writeError =
             switch result {

@@ -21,13 +21,14 @@ final class ClientConnection: ConnectionRole {
     private let compression: MessageCompression
     private let slot: ConnectionSlot
     private let deadlines: DeadlineTimer
-    private var calls: [Int32: ClientCall] = [:]
+    private var calls = StreamTable<ClientCall>()
     private var blocks = RecurringBlocks<ResponseFields>()
     /// The requests that the codec keeps, by method.
     private var stored: [Method: StoredRequest] = [:]
     /// The one that was used last: a client calls one method many times.
     private var lastStored: StoredRequest?
-    private weak var handler: ConnectionHandler?
+    /// What carries the connection's bytes, until the connection ends.
+    private var handler: ConnectionHandler?
     private(set) var peerSettings: HTTP2PeerSettings?
 
     init(
@@ -203,9 +204,10 @@ final class ClientConnection: ConnectionRole {
     func connectionOverdue() { self.connectionIdled() }
 
     func connectionEnded(reason: String) {
+        self.handler = nil
         self.deadlines.stop()
         let calls = self.calls.values
-        self.calls = [:]
+        self.calls = StreamTable()
         self.slot.connectionEnded(self, reason: reason)
         for call in calls { call.connectionLost("the connection to \(self.name) is lost: \(reason)") }
     }

@@ -42,6 +42,8 @@ struct MessageAssembler: Sendable {
     mutating func feed(_ piece: ByteBuffer, _ body: (Message) -> Void) throws(RPCError) {
         var piece = piece
         while let message = try self.whole(&piece) { body(message) }
+        // Nearly every piece ends with a message.
+        if piece.readableBytes == 0, self.deframer.isBetweenMessages { return }
         while true {
             let deframer = self.deframer
             self.makeRoom(for: piece.readableBytes)

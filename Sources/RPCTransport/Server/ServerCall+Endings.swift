@@ -63,13 +63,21 @@ extension ServerCall {
             var head = head
             head.encoding = self.compression.encoding
             guard self.connection.submitHead(self, head) else { return }
-            self.connection.submitBody(self, self.compression.framed(payload))
+            self.submitBody(payload)
         case .send:
-            self.connection.submitBody(self, self.compression.framed(payload))
+            self.submitBody(payload)
         case .drop:
             break
         case .refuse(let status):
             self.end(RPCError(status.code, status.message))
+        }
+    }
+
+    private func submitBody(_ payload: Payload) {
+        if let whole = self.compression.joined(payload) {
+            self.connection.submitBody(self, whole)
+        } else {
+            self.connection.submitBody(self, self.compression.framed(payload))
         }
     }
 

@@ -47,7 +47,7 @@ final class ServerConnection: ConnectionRole {
     private let onEnd: @Sendable () -> Void
     private let logger: Logger
     private let deadlines: DeadlineTimer
-    private(set) var calls: [Int32: ServerCall] = [:]
+    private(set) var calls = StreamTable<ServerCall>()
     private let timing: ConnectionTiming
     private var pingStrikes: PingStrikes
     private var sentAtLastPing = 0
@@ -59,7 +59,8 @@ final class ServerConnection: ConnectionRole {
     var refusals: [Trailers: HTTP2StoredBlock] = [:]
     /// The bytes of requests that no handler has taken.
     var account: ReceiveAccount
-    private(set) weak var handler: ConnectionHandler?
+    /// What carries the connection's bytes, until the connection ends.
+    private(set) var handler: ConnectionHandler?
     var drain = Drain.none
 
     enum Drain {
@@ -114,7 +115,7 @@ final class ServerConnection: ConnectionRole {
     var peer: String { self.caller.address }
 
     /// Whether the connection can carry calls, or could before.
-    var hasBegun: Bool { self.handler != nil }
+    private(set) var hasBegun = false
 
     /// The handshake has settled who the client is and whether it is accepted.
     func secured(identity: PeerIdentity?, refusal: TLSFailure?) {
@@ -164,6 +165,7 @@ final class ServerConnection: ConnectionRole {
 
     func connectionBegan(_ connection: ConnectionHandler) {
         self.handler = connection
+        self.hasBegun = true
         if let refusal = self.refusal {
             // Said in HTTP/2, which every client reports; a TLS alert carries no text.
             self.drain = .final
@@ -236,9 +238,10 @@ final class ServerConnection: ConnectionRole {
             ]
         )
         if ProtocolMismatch.ofClients.contains(reason) { self.onMismatch(reason) }
+        self.handler = nil
         self.deadlines.stop()
         let calls = self.calls.values
-        self.calls = [:]
+        self.calls = StreamTable()
         for call in calls { call.peerLeft() }
         self.releaseAccount()
         self.onEnd()
@@ -287,6 +290,15 @@ final class ServerConnection: ConnectionRole {
         } catch {
             self.fail(call, error)
             return false
+        }
+    }
+
+    func submitBody(_ call: ServerCall, _ piece: ByteBuffer) {
+        do throws(HTTP2CodecError) {
+            try self.codec.submitData(streamID: call.streamID, piece)
+            self.setNeedsFlush()
+        } catch {
+            self.fail(call, error)
         }
     }
 
