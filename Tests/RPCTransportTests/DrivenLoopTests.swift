@@ -44,7 +44,8 @@ struct DrivenLoopTests {
             }
             let cancelled = loop.scheduleTask(in: .milliseconds(20)) { order.withLock { $0.append(-1) } }
             cancelled.cancel()
-            #expect(try await early.futureResult.get())
+            let wasOnLoop = try await early.futureResult.get()
+            #expect(wasOnLoop)
             try await late.futureResult.get()
             #expect(order.withLock { $0 } == Array(0...100) + [200])
             await #expect(throws: EventLoopError.self) { try await cancelled.futureResult.get() }
@@ -66,7 +67,8 @@ struct DrivenLoopTests {
             try await loop.scheduleTask(in: .milliseconds(20)) {}.futureResult.get()
             try await loop.submit {}.get()
             release.fire()
-            #expect(await computing.value)
+            let hasDriven = await computing.value
+            #expect(hasDriven)
         }
     }
 
@@ -90,23 +92,24 @@ struct DrivenLoopTests {
             #expect(loop.perform { !loop.inEventLoop })
             flag.set()
             loop.ring()
-            #expect(await driver.value == thread)
+            let driverThread = await driver.value
+            #expect(driverThread == thread)
         }
     }
 
     @Test("a driver's wait ends at its time")
     func deadline() async throws {
         try await withDrivenLoop { loop in
-            let waited = await onThread {
+            let waited = await onThread { () -> Duration? in
                 loop.drive { turns -> Duration in
                     let start = ContinuousClock.now
-                    while ContinuousClock.now < start + .milliseconds(30) {
-                        turns.wait(until: start + .milliseconds(30))
-                    }
+                    let end = start + .milliseconds(30)
+                    while ContinuousClock.now < end { turns.wait(until: end) }
                     return .now - start
                 }
             }
-            #expect(try #require(waited) >= .milliseconds(30))
+            let time = try #require(waited)
+            #expect(time >= .milliseconds(30))
         }
     }
 
@@ -154,8 +157,9 @@ struct DrivenLoopTests {
         let before = loop.submit { 1 }
         loop.stop()
         loop.keep()
-        #expect(try await before.get() == 1)
-        #expect(try await loop.submit { loop.inEventLoop }.get())
+        let first = try await before.get()
+        let isOnLoop = try await loop.submit { loop.inEventLoop }.get()
+        #expect(first == 1 && isOnLoop)
         await #expect(throws: EventLoopError.self) { try await waiting.futureResult.get() }
         await #expect(throws: EventLoopError.self) {
             try await loop.scheduleTask(in: .nanoseconds(1)) {}.futureResult.get()

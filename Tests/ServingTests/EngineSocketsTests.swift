@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import ExpertPooling
 import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import Synchronization
+import TensorKernels
 import Testing
 
 @testable import GatewayServing
@@ -68,7 +71,8 @@ struct EngineSocketsTests {
                                     // Now and then a layer is begun before the one before it has been waited for.
                                     let (first, second) = (experts.begin(request), experts.begin(request))
                                     for layer in [second, first] {
-                                        #expect(Self.rows(of: try layer.wait()) == expected)
+                                        let rows = Self.rows(of: try layer.wait())
+                                        #expect(rows == expected)
                                     }
                                 }
                             }
@@ -85,7 +89,8 @@ struct EngineSocketsTests {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { _, pools in
             try await withRemoteExperts(pools, of: loaded) { experts, cluster in
-                let (begun, release) = (Mutex(false), Mutex(false))
+                let begun = Mutex(false)
+                let release = Mutex(false)
                 async let outcome = onThread { () -> (isReady: Bool, rows: Int) in
                     let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
                     _ = try experts.execute(request)
@@ -97,13 +102,14 @@ struct EngineSocketsTests {
                     while !isReady { isReady = layer.isReady }
                     return (isReady, Self.rows(of: try layer.wait()).count)
                 }
-                #expect(await eventually { begun.withLock { $0 } })
+                let hasBegun = await eventually { begun.withLock { $0 } }
+                #expect(hasBegun)
                 let channels = cluster.state.withLock { Array($0.channels.values) }
                 #expect(channels.count == 2)
                 for channel in channels {
                     let method = ExpertHostMethods.describe
                     let described = try await channel.call(method, DescribeHostRequest(), as: HostDescription.self)
-                    #expect(described.fingerprint == loaded.checkpoint.fingerprint)
+                    #expect(described.modelFingerprint == loaded.checkpoint.fingerprint)
                 }
                 release.withLock { $0 = true }
                 let result = try await outcome
@@ -134,7 +140,8 @@ struct EngineSocketsTests {
                     }
                     try await Task.sleep(for: .milliseconds(50))
                     layer.cancel()
-                    #expect(try await outcome)
+                    let wasInterrupted = try await outcome
+                    #expect(wasInterrupted)
                 }
             }
         }
@@ -159,7 +166,8 @@ struct EngineSocketsTests {
                 }
                 // The cluster has ended: its connections are closed, so the layer's rows have no host.
                 let dropped = try await waiting.withLock { $0 }?.value
-                #expect(try #require(dropped) > 0)
+                let count = try #require(dropped)
+                #expect(count > 0)
             }
         }
     }

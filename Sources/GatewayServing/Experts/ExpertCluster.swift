@@ -100,7 +100,7 @@ public final class ExpertCluster: Sendable {
         let (sockets, socketsFailure) = Self.sockets(of: configuration)
         self.sockets = sockets
         self.socketsFailure = socketsFailure
-        self.wakeDriver = sockets.map { sockets in { sockets.ring() } }
+        self.wakeDriver = sockets.map { loop -> (@Sendable () -> Void) in { loop.ring() } }
         self.layers = model.sparseLayers
         self.expertCount = model.expertCount
         self.logger = logger

@@ -82,15 +82,19 @@ final class Dial {
                 self.addresses = [address]
                 self.tryNext()
             } else {
-                NIOThreadPool.singleton.runIfActive(eventLoop: self.loop) { Self.lookUp(host, port: port) }
-                    .whenComplete { result in
-                        let dial = bound.value
-                        if case .success(let found) = result { dial.addresses = found[...] }
-                        if dial.addresses.isEmpty {
-                            dial.lastFailure = SocketAddressError.UnknownHost(host: host, port: port)
-                        }
-                        dial.tryNext()
+                let lookup: EventLoopFuture<[SocketAddress]> = NIOThreadPool.singleton.runIfActive(
+                    eventLoop: self.loop
+                ) { () -> [SocketAddress] in
+                    Dial.lookUp(host, port: port)
+                }
+                lookup.whenComplete { (result: Result<[SocketAddress], any Error>) in
+                    let dial = bound.value
+                    if case .success(let found) = result { dial.addresses = found[...] }
+                    if dial.addresses.isEmpty {
+                        dial.lastFailure = UnknownName()
                     }
+                    dial.tryNext()
+                }
             }
         } catch {
             self.end(.failure(error))
@@ -178,6 +182,9 @@ final class Dial {
         return found
     }
 }
+
+/// A name stands for no address.
+struct UnknownName: Error {}
 
 // An attempt belongs to its loop.
 @available(*, unavailable)
