@@ -116,27 +116,17 @@ struct DrivenLoopTests {
     @Test("many threads that drive, perform and bring work leave none undone, and never work at the same time")
     func contention() async throws {
         try await withDrivenLoop { loop in
-            let inside = Mutex((now: 0, most: 0, done: 0))
-            @Sendable func work() {
-                inside.withLock { state in
-                    state.now += 1
-                    state.most = max(state.most, state.now)
-                }
-                inside.withLock { state in
-                    state.now -= 1
-                    state.done += 1
-                }
-            }
+            let inside = Turnstile()
             await withTaskGroup(of: Void.self) { group in
                 for thread in 0..<4 {
                     group.addTask {
                         await onThread {
                             for round in 0..<2_000 {
                                 switch (thread + round) % 3 {
-                                case 0: loop.execute { work() }
-                                case 1: loop.perform { loop.execute { work() } }
+                                case 0: loop.execute { inside.pass() }
+                                case 1: loop.perform { loop.execute { inside.pass() } }
                                 default:
-                                    loop.execute { work() }
+                                    loop.execute { inside.pass() }
                                     _ = loop.drive { $0.poll() }
                                 }
                             }
@@ -145,8 +135,8 @@ struct DrivenLoopTests {
                 }
             }
             try await loop.submit {}.get()
-            #expect(inside.withLock { $0.done } == 8_000)
-            #expect(inside.withLock { $0.most } == 1)
+            #expect(inside.passed == 8_000)
+            #expect(inside.most == 1)
         }
     }
 
@@ -187,4 +177,23 @@ private final class SharedFlag: Sendable {
     var value: Bool { self.flag.load(ordering: .acquiring) }
 
     func set() { self.flag.store(true, ordering: .releasing) }
+}
+
+/// Counts how many threads are inside at the same time.
+private final class Turnstile: Sendable {
+    private let state = Mutex((now: 0, most: 0, passed: 0))
+
+    var most: Int { self.state.withLock { $0.most } }
+    var passed: Int { self.state.withLock { $0.passed } }
+
+    func pass() {
+        self.state.withLock { state in
+            state.now += 1
+            state.most = max(state.most, state.now)
+        }
+        self.state.withLock { state in
+            state.now -= 1
+            state.passed += 1
+        }
+    }
 }
