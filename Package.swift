@@ -150,7 +150,8 @@ let package = Package(
         .target(
             name: "RPCTransport",
             dependencies: [
-                "SwitchyardTypes", "RPCCore", "HTTP2Session", "CZlib", "CEpoll", nioCore, nioPosix, nioTLS, nioSSL, logging,
+                "SwitchyardTypes", "RPCCore", "HTTP2Session", "CZlib", "CEpoll", nioCore, nioPosix, nioTLS, nioSSL,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),

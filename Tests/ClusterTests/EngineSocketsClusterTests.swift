@@ -29,7 +29,7 @@ struct EngineSocketsClusterTests {
     @Test("SIGSTOP with a replica: calls are hedged while the engine waits, and no client notices")
     func stalledReplica() async throws {
         let prompts = try TestCluster.prompts()
-        let arguments = ["--hedge-percent", "100", "--audit-percent", "0"]
+        let arguments = ["--expert-sockets", "engine", "--hedge-percent", "100", "--audit-percent", "0"]
         try await TestCluster.run(pools: 2, replicas: 2, gatewayArguments: arguments) { client, cluster in
             let victim = try #require(cluster.hosts.running.first)
             // Enough calls to know how long one takes.
@@ -47,7 +47,11 @@ struct EngineSocketsClusterTests {
     @Test("a host that dies between two requests and is started again serves again, and the cluster stops")
     func restartedHost() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
-        try await TestCluster.runProcesses(pools: 2, onHostExit: .restart) { cluster in
+        try await TestCluster.runProcesses(
+            pools: 2,
+            gatewayArguments: ["--expert-sockets", "engine"],
+            onHostExit: .restart
+        ) { cluster in
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                 for _ in 0..<2 {
                     let victim = try #require(cluster.hosts.running.first)

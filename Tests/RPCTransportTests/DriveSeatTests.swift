@@ -61,7 +61,7 @@ private struct World: Hashable {
 
     enum Caller: Hashable {
         case idle(runs: Int)
-        /// Has the seat, and is about to ask that the keeper be left alone.
+        /// Has the seat, and is about to ask that the keeper not be woken.
         case arrived(runs: Int)
         case waiting(runs: Int)
         case driving(runs: Int)

@@ -19,9 +19,10 @@ struct ChannelCase: Sendable, CustomTestStringConvertible {
 
     static let all: [ChannelCase] = Self.sizes + Self.others + Self.hostile
 
-    private static let sizes: [ChannelCase] = [0, 1, 1_024, 70_000, 1_000_000].map { size in
-        ChannelCase("a unary call of \(size) bytes") { try await CallTests().unary(size: size) }
-    }
+    private static let sizes: [ChannelCase] = [0, 1, 1_024, 70_000, 1_000_000]
+        .map { size in
+            ChannelCase("a unary call of \(size) bytes") { try await CallTests().unary(size: size) }
+        }
 
     private static let hostile: [ChannelCase] = HostileScript.all.map { script in
         ChannelCase("a hostile server: \(script.testDescription)") {

@@ -32,7 +32,7 @@ struct EngineSocketsTests {
         return rows
     }
 
-    @Test("give the bits that event loops give, and are the default")
+    @Test("give the bits that event loops give, which are the default")
     func sameBits() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { _, pools in
@@ -50,7 +50,7 @@ struct EngineSocketsTests {
                 }
             }
             #expect(all.count == 6 && Array(all[..<3]) == Array(all[3...]))
-            #expect(ExpertClusterConfiguration(pools: pools).sockets == .engine)
+            #expect(ExpertClusterConfiguration(pools: pools).sockets == .eventLoops)
         }
     }
 
@@ -58,7 +58,7 @@ struct EngineSocketsTests {
     func severalThreads() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { _, pools in
-            try await withRemoteExperts(pools, of: loaded) { experts, _ in
+            try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = .engine }) { experts, _ in
                 let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
                 let expected = Self.rows(of: try await onThread { try experts.execute(request) })
                 #expect(expected.count == 40)
@@ -88,7 +88,7 @@ struct EngineSocketsTests {
     func computing() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { _, pools in
-            try await withRemoteExperts(pools, of: loaded) { experts, cluster in
+            try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = .engine }) { experts, cluster in
                 let begun = Mutex(false)
                 let release = Mutex(false)
                 async let outcome = onThread { () -> (isReady: Bool, rows: Int) in
@@ -127,7 +127,12 @@ struct EngineSocketsTests {
             }
             try await withIllHost(describing: description, .stalls) { port in
                 let ill = PoolSpecification(name: pools[0].name, targets: [.address(host: "127.0.0.1", port: port)])
-                try await withRemoteExperts([ill], of: loaded, deadline: .seconds(600)) { experts, _ in
+                try await withRemoteExperts(
+                    [ill],
+                    of: loaded,
+                    deadline: .seconds(600),
+                    configure: { $0.sockets = .engine }
+                ) { experts, _ in
                     let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
                     let layer = experts.begin(request)
                     async let outcome = onThread { () -> Bool in
@@ -157,7 +162,12 @@ struct EngineSocketsTests {
             }
             try await withIllHost(describing: description, .stalls) { port in
                 let ill = PoolSpecification(name: pools[0].name, targets: [.address(host: "127.0.0.1", port: port)])
-                try await withRemoteExperts([ill], of: loaded, deadline: .seconds(600)) { experts, _ in
+                try await withRemoteExperts(
+                    [ill],
+                    of: loaded,
+                    deadline: .seconds(600),
+                    configure: { $0.sockets = .engine }
+                ) { experts, _ in
                     let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
                     let layer = experts.begin(request)
                     let task = Task { try await onThread { try layer.wait().dropped.count } }

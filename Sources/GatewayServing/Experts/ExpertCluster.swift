@@ -145,7 +145,7 @@ public final class ExpertCluster: Sendable {
         guard let sockets else { return try await self.connect() }
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                // Without a keeper, connections still end: whoever ends them does the loop's work.
+                // Without a keeper, connections still end: the thread that ends them does the loop's work.
                 defer { sockets.stop() }
                 try await ComputeThread.run(name: "expert-sockets") { sockets.keep() }
             }

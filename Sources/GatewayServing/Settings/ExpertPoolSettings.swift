@@ -119,7 +119,7 @@ package struct ExpertPoolSettings: SettingTable {
     package let sockets = Setting.choice(
         "expert-sockets",
         of: ExpertSockets.allCases,
-        default: .engine,
+        default: .eventLoops,
         name: \.rawValue,
         placeholder: "threads",
         "Who reads and writes the hosts' sockets: the engine's thread while it waits for a layer, or event-loops, which hand "

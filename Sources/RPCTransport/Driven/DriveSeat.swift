@@ -7,7 +7,7 @@
 /// - state `awaited`: so it does, and a caller sleeps until the turn ends; can go to `caller`.
 /// - state `caller`: a thread drives that calls or waits; the keeper is told of nothing; can go to `vacant`.
 ///
-/// Whoever leaves the seat vacant asks the system, after that, to wake the keeper once something is ready. So nothing that is
+/// A thread that leaves the seat vacant asks the system, after that, to wake the keeper once something is ready. So nothing that is
 /// ready waits for a driver, and there are never two.
 enum DriveSeat: UInt8, Sendable, CaseIterable {
     case vacant

@@ -149,7 +149,7 @@ final class Poller: @unchecked Sendable {
         _ = switchyard_epoll_change(self.watch.number, self.sockets.number, 0, Readiness.once.rawValue)
     }
 
-    /// Wakes the keeper, whoever drives; it is awake from then on.
+    /// Wakes the keeper, even while another thread drives; it is awake from then on.
     func callKeeper() { self.keeperBell.add() }
 
     // MARK: - For the keeper

@@ -204,6 +204,7 @@ extension CallStages.Stage {
     /// Whose thread that happens on.
     ///
     /// - Parameter isEngines: Whether the engine's thread has the gateway's sockets.
+    /// - Returns: The thread, or the two that the stage goes between.
     fileprivate func thread(isEngines: Bool) -> String {
         let loop = isEngines ? "engine" : "gateway's loop"
         return switch self {
