@@ -65,6 +65,7 @@ let package = Package(
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CEpoll"),
         .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
         .target(name: "CKernels"),
@@ -149,7 +150,8 @@ let package = Package(
         .target(
             name: "RPCTransport",
             dependencies: [
-                "SwitchyardTypes", "RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging,
+                "SwitchyardTypes", "RPCCore", "HTTP2Session", "CZlib", "CEpoll", nioCore, nioPosix, nioTLS, nioSSL,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),

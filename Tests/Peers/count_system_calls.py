@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 
-CALLS = ["futex", "epoll_wait", "read", "write", "timerfd_settime", "sched_yield"]
-ALIASES = {"epoll_pwait": "epoll_wait", "readv": "read", "recvfrom": "read", "writev": "write", "sendmsg": "write",
+CALLS = ["futex", "epoll_wait", "epoll_ctl", "read", "write", "timerfd_settime", "sched_yield"]
+ALIASES = {"epoll_pwait": "epoll_wait", "epoll_pwait2": "epoll_wait", "readv": "read", "recvfrom": "read", "writev": "write", "sendmsg": "write",
            "sendto": "write"}
 
 

@@ -46,6 +46,18 @@ func withServer<Result>(
     }
 }
 
+/// Which event loop carries a test's channels that name none.
+enum ClientLoops {
+    @TaskLocal static var driven: DrivenEventLoop?
+
+    static func applied(to configuration: RPCChannelConfiguration) -> RPCChannelConfiguration {
+        guard let loop = Self.driven, configuration.eventLoopGroup == nil else { return configuration }
+        var configuration = configuration
+        configuration.eventLoopGroup = loop
+        return configuration
+    }
+}
+
 /// Runs a channel to a port and gives it to the body; shuts it down afterwards.
 func withChannel<Result>(
     port: Int,
@@ -56,7 +68,7 @@ func withChannel<Result>(
 ) async throws -> Result {
     let channel = RPCChannel(
         target: ("127.0.0.1", port),
-        configuration: configuration,
+        configuration: ClientLoops.applied(to: configuration),
         logger: logger,
         onStateChange: onStateChange
     )

@@ -44,7 +44,8 @@ private func withChannel<Result>(
     _ configuration: RPCChannelConfiguration = .quick,
     _ body: (RPCChannel) async throws -> Result
 ) async throws -> Result {
-    let channel = RPCChannel(target: (address, 0), configuration: configuration, logger: quietLogger)
+    let loops = ClientLoops.applied(to: configuration)
+    let channel = RPCChannel(target: (address, 0), configuration: loops, logger: quietLogger)
     return try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await channel.run() }
         let outcome: Swift.Result<Result, any Error>

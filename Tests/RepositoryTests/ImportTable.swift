@@ -102,7 +102,8 @@ enum ImportTable {
         // The network's wing.
         // The C library: certificate files are watched by what `stat` says of them.
         "RPCTransport": Self.cLibrary.union([
-            "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
+            "RPCCore", "HTTP2Session", "CZlib", "CEpoll", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
+            "Dispatch",
         ]),
         // Fetches files over HTTP and knows nothing of what is in them but a part's list of files.
         "WeightFetching": Self.foundation.union(["CCurl", "Digests", "JSONValues"]),
@@ -161,6 +162,7 @@ enum ImportTable {
         // The C edge.
         "CNGHTTP2": [],
         "CZlib": [],
+        "CEpoll": [],
         "COpenSSL": [],
         "CCurl": [],
         "COpenBLAS": [],

@@ -59,6 +59,12 @@ public final class ExpertCluster: Sendable {
     let state: Mutex<State>
     /// How the engine's thread waits for a layer.
     let spin: IdleSpin
+    /// The event loop of the hosts' sockets, which waiting threads drive; nil if the sockets have event loops with threads.
+    let sockets: DrivenEventLoop?
+    /// Why there is no such loop although there should be.
+    private let socketsFailure: (any Error)?
+    /// Wakes a thread that drives the sockets while it waits for what another thread has changed.
+    let wakeDriver: (@Sendable () -> Void)?
     /// The experts in the gateway's model folder, for audits; nil if it holds none, or nothing is audited.
     let ownExperts: GatewayExperts?
 
@@ -91,6 +97,10 @@ public final class ExpertCluster: Sendable {
         self.fingerprint = fingerprint
         self.holding = holding
         self.spin = IdleSpin(limit: configuration.spin, processors: ProcessInfo.processInfo.activeProcessorCount)
+        let (sockets, socketsFailure) = Self.sockets(of: configuration)
+        self.sockets = sockets
+        self.socketsFailure = socketsFailure
+        self.wakeDriver = sockets.map { loop -> (@Sendable () -> Void) in { loop.ring() } }
         self.layers = model.sparseLayers
         self.expertCount = model.expertCount
         self.logger = logger
@@ -121,10 +131,33 @@ public final class ExpertCluster: Sendable {
         }
     }
 
+    private static func sockets(of configuration: ExpertClusterConfiguration) -> (DrivenEventLoop?, (any Error)?) {
+        guard configuration.sockets == .engine, configuration.channel.eventLoopGroup == nil else { return (nil, nil) }
+        do { return (try DrivenEventLoop(), nil) } catch { return (nil, error) }
+    }
+
     /// Connects to all replicas and verifies them, until the task is cancelled.
     ///
-    /// - Throws: `ComputeThread.StartError` if there is no thread to look up names on.
+    /// - Throws: `ComputeThread.StartError` if there is no thread to look up names on, or to keep the sockets while no other
+    ///   does; `IOError` where the process has no file descriptor left.
     public func run() async throws {
+        if let socketsFailure { throw socketsFailure }
+        guard let sockets else { return try await self.connect() }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                // Without a keeper, connections still end: the thread that ends them does the loop's work.
+                defer { sockets.stop() }
+                try await ComputeThread.run(name: "expert-sockets") { sockets.keep() }
+            }
+            group.addTask {
+                defer { sockets.stop() }
+                try await self.connect()
+            }
+            for try await _ in group {}
+        }
+    }
+
+    private func connect() async throws {
         try await withThrowingDiscardingTaskGroup { group in
             for pool in self.configuration.pools {
                 for target in pool.targets {
@@ -211,6 +244,7 @@ public final class ExpertCluster: Sendable {
         let load = ReplicaLoad()
         var configuration = self.configuration.channel
         configuration.traffic = load.traffic
+        if let sockets { configuration.eventLoopGroup = sockets }
         let channel = RPCChannel(
             target: (host: id.host, port: id.port),
             configuration: configuration,

@@ -7,6 +7,14 @@ internal import ServiceKit
 public import SwitchyardTypes
 internal import TensorKernels
 
+/// Which threads read and write the sockets of expert hosts.
+public enum ExpertSockets: String, Sendable, Hashable, CaseIterable {
+    /// The thread that waits for a layer's answers; another one while none waits.
+    case engine
+    /// Event loops, which hand answers over to the thread that waits.
+    case eventLoops = "event-loops"
+}
+
 /// The expert hosts and how to reach them.
 public struct ExpertClusterConfiguration: Sendable {
     /// The pools and where their replicas are.
@@ -33,6 +41,9 @@ public struct ExpertClusterConfiguration: Sendable {
 
     /// How long the engine's threads look for what they wait for before they sleep.
     public var spin = GatewaySettings.table.compute.spin.defaultValue
+
+    /// Which threads read and write the hosts' sockets; event loops that ``channel`` names are used in any case.
+    public var sockets = GatewaySettings.table.pools.sockets.defaultValue
 
     /// Whether hosts must compute gradients; one that has no `Backward` is mismatched.
     var needsGradients = false

@@ -14,8 +14,9 @@ internal import Telemetry
 
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
-/// Event loops only record answers, and wake the engine's thread with the last one of a layer; that thread judges them, hedges, tries other replicas and gives up
-/// at the layer's deadline. Every transition of the machine is one ``step(_:)``, which changes state and collects
+/// Event loops only record answers, and wake the engine's thread with the last one of a layer; that thread judges them, hedges,
+/// tries other replicas and gives up at the layer's deadline. Where the sockets have no event loop of their own
+/// (``ExpertCluster/sockets``), that thread sends the calls and reads their answers itself. Every transition of the machine is one ``step(_:)``, which changes state and collects
 /// work under the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
@@ -123,7 +124,7 @@ final class PendingLayer: PendingExperts, Sendable {
             state.machine.begin(assignments, pools: &cluster.pools, now: now)
         }
         let work = Self.apply(step, to: &state, calls: calls, trace: trace)
-        self.state = Monitor(state, spin: cluster.spin)
+        self.state = Monitor(state, spin: cluster.spin, onChange: cluster.wakeDriver)
         self.perform(work)
     }
 
@@ -195,6 +196,26 @@ final class PendingLayer: PendingExperts, Sendable {
 
     private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
         self.cluster.configuration.channel.stages?.mark(.called)
+        let handles =
+            if let sockets = self.cluster.sockets {
+                sockets.perform { self.handles(of: sends) }
+            } else {
+                self.handles(of: sends)
+            }
+        // The answer may already be here; then the handle is not needed.
+        let isCancelled = self.state.withLock { state in
+            for (attempt, handle) in handles { state.out[attempt]?.handle = handle }
+            return state.isCancelled
+        }
+        if isCancelled {
+            for (_, handle) in handles { handle.cancel() }
+        }
+    }
+
+    /// Makes calls.
+    private func handles(
+        of sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]
+    ) -> [(attempt: AttemptID, handle: CallHandle)] {
         var handles: [(attempt: AttemptID, handle: CallHandle)] = []
         for (attempt, channel, span) in sends {
             guard let channel else {
@@ -212,14 +233,7 @@ final class PendingLayer: PendingExperts, Sendable {
             }
             handles.append((attempt, handle))
         }
-        // The answer may already be here; then the handle is not needed.
-        let isCancelled = self.state.withLock { state in
-            for (attempt, handle) in handles { state.out[attempt]?.handle = handle }
-            return state.isCancelled
-        }
-        if isCancelled {
-            for (_, handle) in handles { handle.cancel() }
-        }
+        return handles
     }
 
     /// Called on an event loop.
@@ -292,8 +306,24 @@ final class PendingLayer: PendingExperts, Sendable {
     }
 
     private func nextEvent() -> Event {
+        if let event = self.cluster.sockets?.drive({ self.nextEvent(driving: $0) }) { return event }
         // Only this thread moves the machine, except for its end, which wakes this thread.
-        self.state.wait(until: { $0.machine.nextTimer ?? .now }, for: { Self.event(&$0) }) ?? .timer
+        return self.state.wait(until: { $0.machine.nextTimer ?? .now }, for: { Self.event(&$0) }) ?? .timer
+    }
+
+    /// Waits with the sockets in this thread's hands, so that it reads the answers that it waits for.
+    private func nextEvent(driving turns: DrivenTurns) -> Event {
+        var maySpin = true
+        while true {
+            let (event, timer) = self.state.withLock { (Self.event(&$0), $0.machine.nextTimer ?? .now) }
+            if let event { return event }
+            guard timer > .now else { return .timer }
+            if maySpin {
+                maySpin = false
+                if self.cluster.spin.run(until: timer, { turns.poll() }) { continue }
+            }
+            turns.wait(until: timer)
+        }
     }
 
     /// What the waiting thread does next; timers count only if the time is given.

@@ -132,6 +132,15 @@ package struct ExpertPoolSettings: SettingTable {
         default: 5,
         "Time between lookups of a dns:/// target."
     )
+    package let sockets = Setting.choice(
+        "expert-sockets",
+        of: ExpertSockets.allCases,
+        default: .eventLoops,
+        name: \.rawValue,
+        placeholder: "threads",
+        "Who reads and writes the hosts' sockets: the engine's thread while it waits for a layer, or event-loops, which hand "
+            + "answers over to it."
+    )
     package let replicateHotExperts = Setting.toggle(
         "replicate-hot-experts",
         see: "Hot experts",
@@ -174,6 +183,7 @@ package struct ExpertPoolSettings: SettingTable {
         cluster.choice = choice
         cluster.replicatesHotExperts = try settings.value(self.replicateHotExperts)
         cluster.lookupInterval = try settings.value(self.lookup)
+        cluster.sockets = try settings.value(self.sockets)
     }
 
     /// Reads `encoder:1=500`.

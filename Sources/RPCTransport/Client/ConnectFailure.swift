@@ -28,7 +28,7 @@ enum ConnectFailure {
             if let last = error.connectionErrors.last { return Self.words(for: last.error) }
             if error.dnsAError != nil || error.dnsAAAAError != nil { return Self.unknownName }
             return "the name stands for no address; check the endpoint"
-        case is SocketAddressError.UnknownHost, is SocketAddressError: return Self.unknownName
+        case is SocketAddressError.UnknownHost, is SocketAddressError, is UnknownName: return Self.unknownName
         case ChannelError.connectTimeout(let limit):
             return "nothing answered within \(Duration.nanoseconds(limit.nanoseconds)); \(Self.network)"
         case let error as IOError: return Self.words(forCode: error.errnoCode) ?? "\(error)"

@@ -295,23 +295,43 @@ final class ConnectionSlot {
     private func connect() {
         self.isAttempting = true
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.connectedChannel(prepare: { try bound.value.setUp($0) })
+            .flatMap { bound.value.secured($0) }
+            .whenComplete { bound.value.attemptEnded($0) }
+    }
+
+    /// Connects a socket, on this event loop.
+    ///
+    /// - Parameter prepare: Builds its pipeline.
+    /// - Returns: The connected channel.
+    private func connectedChannel(
+        prepare: @escaping @Sendable (any Channel) throws -> Void
+    ) -> EventLoopFuture<any Channel> {
+        let timeout = self.configuration.reconnect.connectTimeout.timeAmount
+        let reads = self.configuration.limits.readAllocator
+        if let loop = self.eventLoop as? DrivenEventLoop {
+            return Dial.begin(
+                host: self.target.host,
+                port: self.target.port,
+                on: loop,
+                timeout: timeout,
+                options: SocketChannel.Options(reads: reads, waterMark: TransportLimits.waterMark),
+                prepare: prepare
+            )
+        }
         let bootstrap = ClientBootstrap(group: self.eventLoop)
-            .connectTimeout(self.configuration.reconnect.connectTimeout.timeAmount)
+            .connectTimeout(timeout)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.recvAllocator, value: self.configuration.limits.readAllocator)
+            .channelOption(.recvAllocator, value: reads)
             .channelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try bound.value.setUp(channel) }
-            }
+            .channelInitializer { channel in channel.eventLoop.makeCompletedFuture { try prepare(channel) } }
         let attempt =
             if let socket {
                 bootstrap.connect(unixDomainSocketPath: socket.path)
             } else {
                 bootstrap.connect(host: self.target.host, port: self.target.port)
             }
-        attempt.hop(to: self.eventLoop)
-            .flatMap { bound.value.secured($0) }
-            .whenComplete { bound.value.attemptEnded($0) }
+        return attempt.hop(to: self.eventLoop)
     }
 
     /// Waits for the handshake of a connected socket; without TLS there is none.

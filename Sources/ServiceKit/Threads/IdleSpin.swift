@@ -30,9 +30,9 @@ public final class IdleSpin: Sendable {
     ///
     /// - Parameters:
     ///   - deadline: When to stop; nil for the limit alone.
-    ///   - isDone: Whether what is waited for has happened; looks at atomic values alone.
+    ///   - isDone: Whether what is waited for has happened; takes no more than a microsecond or two while it has not.
     /// - Returns: Whether it has.
-    func run(until deadline: ContinuousClock.Instant?, _ isDone: () -> Bool) -> Bool {
+    public func run(until deadline: ContinuousClock.Instant?, _ isDone: () -> Bool) -> Bool {
         guard self.limit > .zero else { return isDone() }
         var last = ContinuousClock.now
         guard self.origin.duration(to: last).wholeNanoseconds >= self.restingUntil.load(ordering: .relaxed) else {

@@ -19,6 +19,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private let spin: IdleSpin?
+    private let onChange: (@Sendable () -> Void)?
     /// How often waiting threads were told of a change.
     private let changes = Atomic<Int>(0)
 
@@ -27,8 +28,15 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// - Parameters:
     ///   - state: The initial value.
     ///   - spin: How long a waiting thread looks for a change before it sleeps; not at all if nil.
-    public init(_ state: consuming sending State, spin: IdleSpin? = nil) {
+    ///   - onChange: Called, without the lock, by the thread that made a change others are told of: for a thread that waits for
+    ///     the change elsewhere. It must not block.
+    public init(
+        _ state: consuming sending State,
+        spin: IdleSpin? = nil,
+        onChange: (@Sendable () -> Void)? = nil
+    ) {
         self.spin = spin
+        self.onChange = onChange
         self.state = .allocate(capacity: 1)
         self.mutex = .allocate(capacity: 1)
         self.condition = .allocate(capacity: 1)
@@ -91,6 +99,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     private func tell() {
         self.changes.add(1, ordering: .sequentiallyConsistent)
         pthread_cond_broadcast(self.condition)
+        self.onChange?()
     }
 
     /// Blocks the calling thread until the body returns something, or until the deadline.

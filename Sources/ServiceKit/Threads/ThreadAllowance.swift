@@ -51,7 +51,7 @@ package enum ThreadAllowance {
     ///
     /// - Parameter threads: Its compute threads.
     /// - Returns: An event loop for each processor, the compute threads and the service's own.
-    package static func ofServices(computing threads: Int) -> Int { Self.processors + threads + 4 }
+    package static func ofServices(computing threads: Int) -> Int { Self.processors + threads + 6 }
 
     /// Starts threads, ends them, and so knows whether there may be as many.
     ///

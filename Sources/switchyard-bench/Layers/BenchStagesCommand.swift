@@ -19,14 +19,14 @@ struct BenchStagesCommand: AsyncParsableCommand {
         commandName: "stages",
         abstract: "Where the microseconds of a remote sparse layer go, stage by stage.",
         discussion: """
-            One token, two expert hosts. Gateway and hosts are threads of this process, each with event loops of its own, so
+            One token, two expert hosts. Gateway and hosts are threads of this process, none of which serves both ends, so
             that one clock stamps both ends of a call; between them are sockets, as between processes. Experts are random and
             of switch-base-8's size; with small ones (--inner 64) little is left but what a call costs.
 
             EXAMPLES
               switchyard-bench stages --markdown
               switchyard-bench stages --inner 64 --calls 2000 --unix
-              switchyard-bench stages --hand-over
+              switchyard-bench stages --hand-over --event-loops
             """
     )
 
@@ -44,6 +44,9 @@ struct BenchStagesCommand: AsyncParsableCommand {
 
     @Flag(help: "Connect over Unix sockets, in place of TCP.")
     var unix = false
+
+    @Flag(help: "Leave the gateway's sockets to an event loop, in place of the engine's thread.")
+    var eventLoops = false
 
     @Option(help: "Calls; a tenth as many before them are not counted.")
     var calls: Int = 500
@@ -105,9 +108,10 @@ struct BenchStagesCommand: AsyncParsableCommand {
         let pool = WorkPool(threads: 1)
         let bench = try ExpertLayerBench(checkpoint: checkpoint, pool: pool, tokens: 1)
         let local = try LocalExperts(checkpoint: checkpoint, pool: pool)
-        let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         var configuration = ExpertClusterConfiguration(pools: pools)
-        configuration.channel.eventLoopGroup = loops
+        if self.eventLoops {
+            configuration.channel.eventLoopGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        }
         configuration.channel.stages = stages
         let cluster = ExpertCluster(
             configuration: configuration,
@@ -147,14 +151,16 @@ struct BenchStagesCommand: AsyncParsableCommand {
         }
         add("router, dispatch, combine", "engine", layers.map(\.rest))
         for (index, stage) in layers[0].stages.map(\.stage).enumerated() {
-            add(stage.work, stage.thread, layers.map { $0.stages[index].time })
+            add(stage.work, stage.thread(isEngines: !self.eventLoops), layers.map { $0.stages[index].time })
         }
         add("the whole layer", "", layers.map(\.whole))
         table.add([
             "the same layer in this process, one thread", "", Self.microseconds(alone.at(0.5)),
             Self.microseconds(alone.at(0.9)),
         ])
-        let way = (self.unix ? "Unix sockets" : "TCP") + (self.handOver ? ", compute threads" : "")
+        let way =
+            (self.unix ? "Unix sockets" : "TCP") + (self.handOver ? ", compute threads" : "")
+            + (self.eventLoops ? ", event loops" : "")
         Terminal.print(
             "\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width), \(way)"
         )
@@ -196,17 +202,21 @@ extension CallStages.Stage {
     }
 
     /// Whose thread that happens on.
-    fileprivate var thread: String {
-        switch self {
-        case .called, .opened: "engine to gateway's loop"
-        case .sent, .recorded: "gateway's loop"
-        case .arrived: "gateway's loop to host's loop"
+    ///
+    /// - Parameter isEngines: Whether the engine's thread has the gateway's sockets.
+    /// - Returns: The thread, or the two that the stage goes between.
+    fileprivate func thread(isEngines: Bool) -> String {
+        let loop = isEngines ? "engine" : "gateway's loop"
+        return switch self {
+        case .called, .opened: isEngines ? loop : "engine to \(loop)"
+        case .sent, .recorded: loop
+        case .arrived: "\(loop) to host's loop"
         case .queued, .replied: "host's loop"
         case .begun: "host's loop to compute"
         case .computed: "compute"
         case .answered: "compute to host's loop"
-        case .read: "host's loop to gateway's loop"
-        case .woken: "gateway's loop to engine"
+        case .read: "host's loop to \(loop)"
+        case .woken: isEngines ? loop : "\(loop) to engine"
         }
     }
 }

@@ -45,5 +45,7 @@ struct ExpertPoolOptions: ParsableArguments {
 
     @Option(GatewaySettings.table.pools.lookup) var lookupSeconds: String?
 
+    @Option(GatewaySettings.table.pools.sockets) var expertSockets: String?
+
     @Flag(GatewaySettings.table.pools.replicateHotExperts) var replicateHotExperts = false
 }

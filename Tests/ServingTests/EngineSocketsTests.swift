@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import ExpertPooling
+import RPCCore
+import RPCTransport
+import SwitchModel
+import SwitchyardProtos
+import SwitchyardTypes
+import Synchronization
+import TensorKernels
+import Testing
+
+@testable import GatewayServing
+
+/// Hosts' sockets in the hands of the threads that wait for layers.
+@Suite("Sockets that waiting threads drive", .timeLimit(.minutes(10)))
+struct EngineSocketsTests {
+    private let model = TestModel.miniature
+
+    /// The output rows of a layer, by row.
+    private static func rows(of outputs: ExpertOutputs) -> [Int: [UInt8]] {
+        var rows: [Int: [UInt8]] = [:]
+        for chunk in outputs.chunks where !chunk.rows.isEmpty {
+            chunk.storage.withUnsafeBytes { bytes in
+                let size = bytes.count / chunk.rows.count
+                for (index, row) in chunk.rows.enumerated() {
+                    rows[row] = Array(bytes[index * size..<(index + 1) * size])
+                }
+            }
+        }
+        return rows
+    }
+
+    @Test("give the bits that event loops give, which are the default")
+    func sameBits() async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 2) { _, pools in
+            var all: [[Int: [UInt8]]] = []
+            for sockets in ExpertSockets.allCases {
+                try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = sockets }) {
+                    experts,
+                    cluster in
+                    #expect((cluster.sockets != nil) == (sockets == .engine))
+                    for tokens in [1, 7, 100] {
+                        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: tokens)
+                        all.append(Self.rows(of: try await onThread { try experts.execute(request) }))
+                        #expect(all.last?.count == tokens)
+                    }
+                }
+            }
+            #expect(all.count == 6 && Array(all[..<3]) == Array(all[3...]))
+            #expect(ExpertClusterConfiguration(pools: pools).sockets == .eventLoops)
+        }
+    }
+
+    @Test("serve several threads that wait at once, of which one drives")
+    func severalThreads() async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 2) { _, pools in
+            try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = .engine }) { experts, _ in
+                let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+                let expected = Self.rows(of: try await onThread { try experts.execute(request) })
+                #expect(expected.count == 40)
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for _ in 0..<4 {
+                        group.addTask {
+                            let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+                            try await onThread {
+                                for _ in 0..<50 {
+                                    // Now and then a layer is begun before the one before it has been waited for.
+                                    let (first, second) = (experts.begin(request), experts.begin(request))
+                                    for layer in [second, first] {
+                                        let rows = Self.rows(of: try layer.wait())
+                                        #expect(rows == expected)
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    try await group.waitForAll()
+                }
+            }
+        }
+    }
+
+    @Test("go on while the thread computes: other calls are answered, and a begun layer's answers are read")
+    func computing() async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 2) { _, pools in
+            try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = .engine }) { experts, cluster in
+                let begun = Mutex(false)
+                let release = Mutex(false)
+                async let outcome = onThread { () -> (isReady: Bool, rows: Int) in
+                    let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+                    _ = try experts.execute(request)
+                    let layer = experts.begin(request)
+                    begun.withLock { $0 = true }
+                    while !release.withLock({ $0 }) {}
+                    // The keeper reads the answers; this thread only looks.
+                    var isReady = layer.isReady
+                    while !isReady { isReady = layer.isReady }
+                    return (isReady, Self.rows(of: try layer.wait()).count)
+                }
+                let hasBegun = await eventually { begun.withLock { $0 } }
+                #expect(hasBegun)
+                let channels = cluster.state.withLock { Array($0.channels.values) }
+                #expect(channels.count == 2)
+                for channel in channels {
+                    let method = ExpertHostMethods.describe
+                    let described = try await channel.call(method, DescribeHostRequest(), as: HostDescription.self)
+                    #expect(described.modelFingerprint == loaded.checkpoint.fingerprint)
+                }
+                release.withLock { $0 = true }
+                let result = try await outcome
+                #expect(result.isReady && result.rows == 40)
+            }
+        }
+    }
+
+    @Test("wake the driving thread when another one cancels its layer")
+    func cancelled() async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            let description = try await withChannel(port: hosts[0].port) { channel in
+                try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
+            }
+            try await withIllHost(describing: description, .stalls) { port in
+                let ill = PoolSpecification(name: pools[0].name, targets: [.address(host: "127.0.0.1", port: port)])
+                try await withRemoteExperts(
+                    [ill],
+                    of: loaded,
+                    deadline: .seconds(600),
+                    configure: { $0.sockets = .engine }
+                ) { experts, _ in
+                    let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
+                    let layer = experts.begin(request)
+                    async let outcome = onThread { () -> Bool in
+                        do {
+                            _ = try layer.wait()
+                            return false
+                        } catch is StepInterrupted {
+                            return true
+                        }
+                    }
+                    try await Task.sleep(for: .milliseconds(50))
+                    layer.cancel()
+                    let wasInterrupted = try await outcome
+                    #expect(wasInterrupted)
+                }
+            }
+        }
+    }
+
+    @Test("end with the cluster while a thread waits for a layer")
+    func ended() async throws {
+        let loaded = try self.model.load()
+        let waiting = Mutex<Task<Int, any Error>?>(nil)
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            let description = try await withChannel(port: hosts[0].port) { channel in
+                try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
+            }
+            try await withIllHost(describing: description, .stalls) { port in
+                let ill = PoolSpecification(name: pools[0].name, targets: [.address(host: "127.0.0.1", port: port)])
+                try await withRemoteExperts(
+                    [ill],
+                    of: loaded,
+                    deadline: .seconds(600),
+                    configure: { $0.sockets = .engine }
+                ) { experts, _ in
+                    let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
+                    let layer = experts.begin(request)
+                    let task = Task { try await onThread { try layer.wait().dropped.count } }
+                    waiting.withLock { $0 = task }
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+                // The cluster has ended: its connections are closed, so the layer's rows have no host.
+                let dropped = try await waiting.withLock { $0 }?.value
+                let count = try #require(dropped)
+                #expect(count > 0)
+            }
+        }
+    }
+}
