@@ -42,7 +42,8 @@ enum RolloutRows {
             let count = Self.count(context.timing)
             let duration = Stopwatch()
             let parts = ChangeParts()
-            let outcome = try await Story.run(context, at: address, time: context.timing.measured, known: known) { story in
+            let outcome = try await Story.run(context, at: address, time: context.timing.measured, known: known) {
+                story in
                 let begin = ContinuousClock.now
                 for change in 0..<count {
                     let name = change % 2 == 0 ? "tuned" : "plain"
@@ -123,13 +124,14 @@ private final class ChangeParts: Sendable {
     func words(_ samples: [TokenSample]) -> String {
         self.parts.withLock { parts in
             parts.map { part in
-                let gaps = part.times.flatMap { time in
-                    samples.filter {
-                        !$0.isFirst && $0.time >= Float(time.from.seconds) && $0.time < Float(time.to.seconds)
+                let gaps = part.times
+                    .flatMap { time in
+                        samples.filter {
+                            !$0.isFirst && $0.time >= Float(time.from.seconds) && $0.time < Float(time.to.seconds)
+                        }
+                        .map(\.gap)
                     }
-                    .map(\.gap)
-                }
-                .sorted()
+                    .sorted()
                 let high = gaps.isEmpty ? 0 : gaps[min(gaps.count - 1, gaps.count * 99 / 100)]
                 return "\(Figure.seconds(Double(high))) \(part.name)"
             }
