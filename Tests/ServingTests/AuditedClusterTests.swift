@@ -40,6 +40,8 @@ struct AuditedClusterTests {
 
     private static func audit(_ configuration: inout ExpertClusterConfiguration, proofs: Int = 5) {
         configuration.choice.auditFraction = 1
+        // One call for a layer and pool, which the tests count.
+        configuration.choice.replicaChoice = .twoChoices
         configuration.choice.proofsToServe = proofs
         configuration.choice.firstEjection = .milliseconds(10)
         configuration.choice.longestEjection = .milliseconds(40)

@@ -209,7 +209,7 @@ def main():
         }
         if len(same) != 1:
             sys.exit("the answers differ")
-    print("| replica-choice | expert reads a row | calls a row | passes a row | decode p50 | p99 | tokens/s |")
+    print("| replica-choice | expert reads a row | calls per row | passes a row | decode p50 | p99 | tokens/s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for rule in RULES:
         cells = [rule]
