@@ -74,7 +74,7 @@ final class ModelLane: Sendable {
             logger: logger
         )
         let bounds = files.placement?.bounds ?? [:]
-        let name = checkpoint ?? configuration.modelName ?? Self.name(of: source)
+        let name = checkpoint ?? Self.name(of: source)
         var engineConfiguration = configuration.engine
         engineConfiguration.modelName = name
         let engine = InferenceEngine(
