@@ -277,15 +277,8 @@ extension FaultCluster {
     /// Cuts a connection inside whatever is on its way in both directions.
     func cut(_ link: WireLink) {
         for side in [LinkSide.client, .server] where link.isOpen(side.other) {
-            let first = link.pipes[side.rawValue].next()
-            link.pipes[side.rawValue].clear()
-            if var first, first.readableBytes > 1 {
-                let count = 1 + self.chance.index(below: first.readableBytes - 1)
-                if let part = first.readSlice(length: count) {
-                    link.pipes[side.rawValue].add(part)
-                    self.note(.cutInsideFrame)
-                }
-            }
+            let isInside = link.pipes[side.rawValue].cut { 1 + self.chance.index(below: $0 - 1) }
+            if isInside { self.note(.cutInsideFrame) }
             let time = max(link.pipes[side.rawValue].lastArrival, self.now + 100_000) + 1
             self.queue.add(.lost(link, side.other, "the connection was reset"), at: time)
         }

@@ -24,8 +24,11 @@ struct WirePipe {
     var lastArrival: Int64 = 0
     /// A segment waits for a cut network to heal.
     var isHeldBack = false
+    /// The connection was cut: what its sender goes on to send, until it learns that, is lost.
+    private(set) var isCut = false
 
     mutating func add(_ segment: ByteBuffer) {
+        guard !self.isCut else { return }
         self.segments.append(segment)
         self.inFlightBytes += segment.readableBytes
     }
@@ -40,6 +43,17 @@ struct WirePipe {
         }
         self.inFlightBytes -= segment.readableBytes
         return segment
+    }
+
+    /// Drops everything that has not arrived, except this number of the next segment's bytes, and takes nothing more.
+    ///
+    /// - Returns: Whether some of that segment still arrives.
+    mutating func cut(keeping count: (_ segmentBytes: Int) -> Int) -> Bool {
+        var first = self.next()
+        self.clear()
+        if let size = first?.readableBytes, size > 1, let part = first?.readSlice(length: count(size)) { self.add(part) }
+        self.isCut = true
+        return self.inFlightBytes > 0
     }
 
     /// Drops everything that has not arrived.
