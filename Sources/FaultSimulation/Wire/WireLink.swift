@@ -49,9 +49,11 @@ struct WirePipe {
     ///
     /// - Returns: Whether some of that segment still arrives.
     mutating func cut(keeping count: (_ segmentBytes: Int) -> Int) -> Bool {
-        var first = self.next()
+        let first = self.next()
         self.clear()
-        if let size = first?.readableBytes, size > 1, let part = first?.readSlice(length: count(size)) { self.add(part) }
+        if var first, first.readableBytes > 1, let part = first.readSlice(length: count(first.readableBytes)) {
+            self.add(part)
+        }
         self.isCut = true
         return self.inFlightBytes > 0
     }
