@@ -315,7 +315,7 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
 
 # Students of sparse teachers, with and without each ingredient; with the same packages. DISTIL is one of few, words, scenes,
-# scenes-long, top, serve; runs that lie in the folder are not repeated.
+# scenes-long, top, targets, serve; runs that lie in the folder are not repeated.
 DISTIL ?= all
 bench-distil: build ## benchmark distillation: teachers, students and dense models (over an hour; docs/training.md)
 	@mkdir -p $(BENCH)/distil

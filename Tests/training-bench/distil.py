@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distils dense students of sparse teachers, and prints what each ingredient gives (docs/training.md).
 
-    python distil.py few|words|scenes|scenes-long|top|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
+    python distil.py few|words|scenes|scenes-long|top|targets|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
 
 `few`: the teacher has learnt 115,000 words, the dense model and the students see 200 of them. `words`: all have all words.
 `scenes`: as `few`, with windows of the miniature's text; all are measured on other windows of it. `scenes-long`: the same with
 four times the steps for the dense model and the students. `top`: students of `scenes` whose teacher names more or fewer tokens.
+`targets`: students of `scenes` at other temperatures, and of the teacher's answers in place of the data's targets.
 `serve`: a teacher, the same with half of its experts, and its student of `words` are asked for 1,000 held-out words in turn.
 Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has the figures of models and of serving.
 """
@@ -46,6 +47,17 @@ STUDENTS = {
 }
 # What --teacher-top is in `top`; 0 names the whole vocabulary.
 TOPS = [1, 4, 32, 0]
+# What is learnt in `targets`: a name for the folder, the row's name and what `switchyard distill` is told.
+SEQUENCES = ["--targets", "teacher", "--max-target", "64"]
+TARGETS = [
+    ("both75", "probabilities (weight 0.75), temperature 1", ["--teacher-weight", "0.75"]),
+    *((f"temperature-{t}", f"probabilities (weight 0.75), temperature {t}", ["--teacher-weight", "0.75", "--temperature", str(t)])
+      for t in (2, 4)),
+    ("weights", "the data's targets alone", ["--teacher-weight", "0"]),
+    ("greedy", "the teacher's answers alone, greedy", [*SEQUENCES, "--teacher-weight", "0"]),
+    ("beams", "the teacher's answers alone, 4 beams", [*SEQUENCES, "--teacher-weight", "0", "--teacher-beams", "4"]),
+    ("greedy75", "the teacher's answers, greedy, with its probabilities (weight 0.75)", [*SEQUENCES, "--teacher-weight", "0.75"]),
+]
 TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows",
           "scenes-long": "the miniature's text, {} windows, {} steps"}
 
@@ -258,6 +270,19 @@ def compare_tops(piece, options):
               f" {kept(teacher, dense, runs)} |")
 
 
+def compare_targets(piece, options):
+    """What students learn from: the teacher's probabilities at several temperatures, and its answers."""
+    piece.prepare()
+    teacher = [piece.train("teacher", seed, False) for seed in range(piece.seeds)]
+    dense = [piece.train("dense", seed, True) for seed in range(piece.seeds)]
+    print(f"\n### What the student learns: {piece.title}; {piece.seeds} seeds, mean (range)\n")
+    print("| | cross-entropy, nats | token accuracy, % | teacher's gain that is kept, % |\n|---|---:|---:|---:|")
+    for name, title, settings in TARGETS:
+        runs = [piece.distill(name, seed, settings) for seed in range(piece.seeds)]
+        print(f"| {title} | {spread([run['crossEntropy'] for run in runs], '{:.3f}')} |"
+              f" {spread([100 * run['accuracy'] for run in runs], '{:.1f}')} | {kept(teacher, dense, runs)} |")
+
+
 def folder_bytes(folder):
     return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
 
@@ -310,7 +335,7 @@ def write(options, found):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("piece", choices=["few", "words", "scenes", "scenes-long", "top", "serve", "all"])
+    parser.add_argument("piece", choices=["few", "words", "scenes", "scenes-long", "top", "targets", "serve", "all"])
     parser.add_argument("--switchyard", default=os.path.join(bench.ROOT, ".build", "release", "switchyard"))
     parser.add_argument("--folder", default=os.path.join(bench.ROOT, ".build", "bench", "distil"))
     parser.add_argument("--seeds", type=int, default=3)
@@ -325,7 +350,8 @@ def main():
     options.folder = os.path.abspath(options.folder)
     os.makedirs(options.folder, exist_ok=True)
     work = {"few": (compare, "few"), "words": (compare, "words"), "scenes": (compare, "scenes"),
-            "scenes-long": (compare, "scenes-long"), "top": (compare_tops, "scenes"), "serve": (serve, "words")}
+            "scenes-long": (compare, "scenes-long"), "top": (compare_tops, "scenes"), "targets": (compare_targets, "scenes"),
+            "serve": (serve, "words")}
     for name in work if options.piece == "all" else [options.piece]:
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         function, data = work[name]
