@@ -80,7 +80,7 @@ struct DistillCommandTests {
     }
 
     @Test(
-        "CTranslate2 converts a student, and answers with the same ids",
+        "transformers loads a student, CTranslate2 converts it, and both answer with the same ids",
         .enabled(if: Peers.mayRun(Peers.converter), "make converter installs what it needs")
     )
     func converted() async throws {
@@ -106,6 +106,8 @@ struct DistillCommandTests {
                 expected.append(try #require(generations.first?["token_ids"] as? [Int]))
             }
             #expect(report["token_ids"] as? [[Int]] == expected)
+            #expect(report["transformers_token_ids"] as? [[Int]] == expected)
+            #expect(report["transformers_key_differences"] as? [String] == [])
         }
     }
 
