@@ -53,7 +53,7 @@ package struct SpinBound: Sendable {
         }
         // After a failure what is usual may have changed.
         guard self.failures == 0, let usual else { return self.limit }
-        return min(self.limit, 2 * usual + Self.margin)
+        return min(self.limit, usual * 2 + Self.margin)
     }
 
     /// A thread has looked.
