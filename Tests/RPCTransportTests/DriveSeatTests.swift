@@ -105,8 +105,7 @@ private struct World: Hashable {
     /// What a driver does.
     enum Turn: Hashable {
         case begins
-        /// Has heard the bell.
-        case heard
+        case looks
         /// Does the work that has come.
         case settles
         case over
@@ -207,15 +206,15 @@ private struct World: Hashable {
         case .begins:
             return [
                 self.changed { world in
-                    world.isReady = false
-                    set(&world, world.isBellReady ? .heard : .settles)
-                    world.isBellReady = false
+                    world.hasRung = false
+                    set(&world, .looks)
                 }
             ]
-        case .heard:
+        case .looks:
             return [
                 self.changed { world in
-                    world.hasRung = false
+                    world.isReady = false
+                    world.isBellReady = false
                     set(&world, .settles)
                 }
             ]
@@ -264,7 +263,7 @@ private struct World: Hashable {
         case .driving(let turn, let wasBusy):
             // One turn, and it leaves.
             guard turn == .over else {
-                let isBusy = wasBusy || turn == .begins && (self.isReady || self.isBellReady)
+                let isBusy = wasBusy || turn == .looks && (self.isReady || self.isBellReady)
                 return self.steps(turn) { $0.keeper = .driving($1, wasBusy: isBusy) }
             }
             return [
@@ -280,9 +279,7 @@ private struct World: Hashable {
                     switch departure {
                     case .arms: world.isWatched = true
                     case .handsOver: world.tokens += 1
-                    case .keeps:
-                        if world.hasRung { world.keeper = .woken }
-                        world.hasRung = false
+                    case .keeps: if world.hasRung { world.keeper = .woken }
                     }
                 }
             ]
@@ -309,10 +306,7 @@ private struct World: Hashable {
             }
         case .told:
             step = { world in
-                if world.seat.holder == .kept, world.hasRung {
-                    world.hasRung = false
-                    world.isKeeperCalled = true
-                }
+                if world.seat.holder == .kept { world.isKeeperCalled = true }
                 world.bringer = .done
             }
         case .done: return []
@@ -370,9 +364,7 @@ private struct World: Hashable {
                     switch leaving {
                     case .arms: world.isWatched = true
                     case .callsKeeper: world.isKeeperCalled = true
-                    case .keeps:
-                        if world.hasRung { world.isKeeperCalled = true }
-                        world.hasRung = false
+                    case .keeps: if world.hasRung { world.isKeeperCalled = true }
                     }
                 }
             ]

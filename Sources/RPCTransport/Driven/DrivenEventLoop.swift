@@ -33,7 +33,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
 
     let poller: Poller
     private let seat = Atomic<UInt8>(DriveSeat().rawValue)
-    /// Whether the bell has rung since it was last heard, or since the keeper was called for it.
+    /// Whether the bell has rung since a driver last began to look.
     private let hasRung = Atomic<Bool>(false)
     /// The thread that drives; 0 while none does.
     private let driver = Atomic<UInt>(0)
@@ -122,7 +122,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
             switch departure {
             case .arms: self.poller.watchForKeeper()
             case .handsOver: sem_post(self.handover)
-            case .keeps: if self.hasRung.exchange(false, ordering: .sequentiallyConsistent) { continue }
+            case .keeps: if self.hasRung.load(ordering: .sequentiallyConsistent) { continue }
             }
             return isPatrolling
         }
@@ -160,7 +160,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
         switch self.changeSeat({ $0.callerLeft() }) {
         case .arms: self.poller.watchForKeeper()
         case .callsKeeper: self.poller.callKeeper()
-        case .keeps: if self.hasRung.exchange(false, ordering: .sequentiallyConsistent) { self.poller.callKeeper() }
+        case .keeps: if self.hasRung.load(ordering: .sequentiallyConsistent) { self.poller.callKeeper() }
         }
     }
 
@@ -170,9 +170,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
         // Either this thread finds the seat kept, or the one that leaves it finds that the bell has rung.
         self.hasRung.store(true, ordering: .sequentiallyConsistent)
         let seat = DriveSeat(rawValue: self.seat.load(ordering: .sequentiallyConsistent))
-        if seat?.holder == .kept, self.hasRung.exchange(false, ordering: .sequentiallyConsistent) {
-            self.poller.callKeeper()
-        }
+        if seat?.holder == .kept { self.poller.callKeeper() }
     }
 
     private func changeSeat<Result>(_ change: (inout DriveSeat) -> Result) -> Result {
@@ -197,12 +195,11 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
     /// - Parameter nanoseconds: How long to wait; nil for ever, 0 not at all.
     /// - Returns: Whether anything was ready.
     fileprivate func turn(nanoseconds: Int64?) -> Bool {
+        // Before it looks: the bell rings before this is set.
+        self.hasRung.store(false, ordering: .sequentiallyConsistent)
         let wasReady = self.poller.wait(nanoseconds: nanoseconds) { ready in
             switch ready {
-            case .bell:
-                // What it rings for is in the agenda already, and is done in this turn.
-                self.hasRung.store(false, ordering: .sequentiallyConsistent)
-                self.agenda.withLock { $0.heard() }
+            case .bell: self.agenda.withLock { $0.heard() }
             case .timer: self.timerDue = nil
             case .socket(let id, let readiness): self.channels[id]?.ready(readiness)
             }
