@@ -130,6 +130,7 @@ struct DriveSeat: RawRepresentable, Sendable, Hashable {
     /// The keeper's turn is over.
     ///
     /// - Parameter wasBusy: Whether anything was ready, and so not only what the caller that is expected back will see to.
+    /// - Returns: What it does then.
     mutating func keeperEnded(wasBusy: Bool) -> Departure {
         let (wasVisited, wasShared) = (self.isVisited, self.isShared)
         (self.isVisited, self.isShared) = (false, false)

@@ -65,7 +65,12 @@ final class Poller: @unchecked Sendable {
         try self.add(self.bell.number, id: Self.bellID, .reading)
         try self.add(self.timer.number, id: Self.timerID, .reading)
         let added = [
-            switchyard_epoll_add(self.watch.number, self.keeperBell.number, Self.keeperBellID, Readiness.reading.rawValue),
+            switchyard_epoll_add(
+                self.watch.number,
+                self.keeperBell.number,
+                Self.keeperBellID,
+                Readiness.reading.rawValue
+            ),
             switchyard_epoll_add(self.watch.number, self.sockets.number, 0, Self.watched.rawValue),
         ]
         guard added == [0, 0] else { throw IOError(errnoCode: errno, reason: "epoll_ctl") }

@@ -116,10 +116,11 @@ extension ProcessorPressure.Count {
     /// Reads the line of `/proc/PID/schedstat` (Linux, Documentation/scheduler/sched-stats.rst): nanoseconds run, nanoseconds
     /// waited, and how often the thread got a processor.
     ///
+    /// It is nil if the line is something else, or if the system does not count, which it shows by zeros.
+    ///
     /// - Parameters:
     ///   - line: The bytes.
     ///   - thread: Which thread's they are.
-    /// - Returns: The count; nil if they are something else, or if the system does not count, which it shows by zeros.
     package init?(schedstat line: some Sequence<UInt8>, thread: UInt) {
         let numbers = line.split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
             .map { Int64(String(decoding: $0, as: UTF8.self)) }

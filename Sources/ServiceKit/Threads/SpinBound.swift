@@ -83,7 +83,9 @@ package struct SpinBound: Sendable {
         if !(0...Self.mostFailures).contains(self.failures) { return "\(self.failures) failures count" }
         if !(0..<1 << Self.mostFailures).contains(self.skips) { return "\(self.skips) waits pass without looking" }
         if self.failures == 0 && self.skips > 0 { return "waits pass without looking after a success" }
-        if let usual, usual < .zero || usual > self.limit { return "what is found takes \(usual), beyond \(self.limit)" }
+        if let usual, usual < .zero || usual > self.limit {
+            return "what is found takes \(usual), beyond \(self.limit)"
+        }
         return nil
     }
 }
