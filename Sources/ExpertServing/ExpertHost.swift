@@ -105,7 +105,13 @@ public final class ExpertHost: Sendable {
             metrics: hostMetrics
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let passes = HostPasses(queue: queue, metrics: hostMetrics, logger: logger, stages: configuration.stages)
+        let passes = HostPasses(
+            queue: queue,
+            pool: pool,
+            metrics: hostMetrics,
+            logger: logger,
+            stages: configuration.stages
+        )
         let service = ExpertHostService(
             models: models,
             queue: queue,

@@ -19,17 +19,20 @@ internal import TensorKernels
 final class HostPasses: Sendable {
     let expertRows = ExpertRowCounts()
     private let queue: ForwardQueue
+    private let pool: WorkPool
     private let metrics: ExpertHostMetrics
     private let logger: Logger
     private let stages: CallStages?
 
     init(
         queue: ForwardQueue,
+        pool: WorkPool,
         metrics: ExpertHostMetrics,
         logger: Logger,
         stages: CallStages?
     ) {
         self.queue = queue
+        self.pool = pool
         self.metrics = metrics
         self.logger = logger
         self.stages = stages
@@ -81,6 +84,8 @@ final class HostPasses: Sendable {
         var load = self.queue.finished(expertReads: outcome.expertReads, atOnce: atOnce)
         load.computeMicroseconds = time.wholeMicroseconds
         load.passCalls = UInt32(clamping: jobs.count)
+        // The gateway that goes on with the answer may share the processors.
+        if load.activeCalls == 0 { self.pool.rest() }
         for (job, outputs) in zip(jobs, outcome.outputs) {
             let wait = job.arrival.duration(to: start)
             load.queueMicroseconds = wait.wholeMicroseconds

@@ -9,7 +9,7 @@ internal import Synchronization
 /// covers the same indices, whichever thread computes it: a part whose own thread is late, because it sleeps or because the
 /// system runs something else there, is computed by a thread that has nothing left. Threads that call at the same time take
 /// turns. Idle threads spin for some microseconds before they sleep, which covers the gap between two layers' products; they
-/// do not where there are more of them than processors.
+/// do not where there are more of them than processors, nor once ``rest()`` says that there is nothing to come.
 public final class WorkPool: Sendable {
     /// How long an idle thread spins before it sleeps, unless the caller says otherwise.
     public static let defaultSpin = Duration.microseconds(40)
@@ -76,6 +76,11 @@ public final class WorkPool: Sendable {
             team.run(count: count, body: body)
         }
     }
+
+    /// Says that no work comes soon, so that threads which spin leave their processors at once to those that bring some.
+    ///
+    /// The next piece of work wakes them.
+    public func rest() { self.team?.rest() }
 
     /// Elements below which waking other threads takes longer than a pass over them.
     private static let leastSharedElements = 1 << 15

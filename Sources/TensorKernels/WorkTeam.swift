@@ -35,6 +35,8 @@ final class WorkTeam: @unchecked Sendable {
     private let sleepers = Atomic<Int>(0)
     private let callerSleeps = Atomic<Bool>(false)
     private let stopping = Atomic<Bool>(false)
+    /// Whether no work is expected soon; helpers sleep at once.
+    private let resting = Atomic<Bool>(false)
     private let room: Int
     private let spins: Int
     /// Whether a thread computes the parts of others that are late; bound threads keep theirs.
@@ -120,6 +122,7 @@ final class WorkTeam: @unchecked Sendable {
             self.body = body
             self.count = count
             self.parts = min(self.helperCount + 1, count)
+            self.resting.store(false, ordering: .relaxed)
             self.computed.pointee.store(0, ordering: .relaxed)
             let number = self.generation.pointee.load(ordering: .relaxed) + 1
             // Parts that this piece of work does not have are claimed for good, and so is the caller's own.
@@ -136,6 +139,9 @@ final class WorkTeam: @unchecked Sendable {
             self.body = nil
         }
     }
+
+    /// Sends helpers that spin to sleep.
+    func rest() { self.resting.store(true, ordering: .relaxed) }
 
     /// Ends the threads and waits until they have ended.
     func stop() {
@@ -217,6 +223,7 @@ final class WorkTeam: @unchecked Sendable {
             if current != seen {
                 return current
             }
+            if self.resting.load(ordering: .relaxed) { break }
             ck_pause()
         }
         self.sleepers.add(1, ordering: .sequentiallyConsistent)

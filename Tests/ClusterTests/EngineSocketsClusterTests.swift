@@ -12,8 +12,8 @@ import Testing
 @Suite("Sockets that the engine drives, across processes", .serialized)
 struct EngineSocketsClusterTests {
     @Test(
-        "both ways to carry the sockets answer every prompt with the same tokens",
-        arguments: ["engine", "event-loops"]
+        "all ways to carry the sockets answer every prompt with the same tokens",
+        arguments: ["auto", "engine", "event-loops"]
     )
     func sameTokens(sockets: String) async throws {
         let prompts = try TestCluster.prompts()

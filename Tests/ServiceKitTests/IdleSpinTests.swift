@@ -49,6 +49,30 @@ struct IdleSpinTests {
         #expect(looks == first + 1)
     }
 
+    @Test("where threads have to wait for a processor, one looks once, or not at all if that is not free")
+    func crowded() {
+        let spin = IdleSpin(limit: .seconds(600), processors: 2)
+        // What the system would count for a thread that has its processor for half of the time.
+        var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero), ContinuousClock.now)
+        for _ in 0..<50 {
+            count.ran += .milliseconds(10)
+            count.waited += .milliseconds(10)
+            now += .milliseconds(20)
+            spin.counted(count, now: now)
+        }
+        #expect(spin.isCrowded)
+        var looks = 0
+        #expect(
+            !spin.run(until: nil) {
+                looks += 1
+                return false
+            }
+        )
+        #expect(looks == 1)
+        #expect(!spin.run(until: nil, looksOnce: false) { true })
+        #expect(spin.run(until: nil) { true })
+    }
+
     @Test("a monitor's waiting thread sees a change while it spins, and after that")
     func monitor() async {
         for limit in [Duration.zero, .microseconds(200), .seconds(2)] {

@@ -4,6 +4,7 @@ import Checkpoints
 import ExpertPooling
 import RPCCore
 import RPCTransport
+import ServiceKit
 import SwitchModel
 import SwitchyardProtos
 import SwitchyardTypes
@@ -41,7 +42,8 @@ struct EngineSocketsTests {
                 try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = sockets }) {
                     experts,
                     cluster in
-                    #expect((cluster.sockets != nil) == (sockets == .engine))
+                    let drives = sockets == .engine || (sockets == .auto && IdleSpin.knowsCrowds)
+                    #expect((cluster.sockets != nil) == drives)
                     for tokens in [1, 7, 100] {
                         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: tokens)
                         all.append(Self.rows(of: try await onThread { try experts.execute(request) }))
@@ -49,8 +51,40 @@ struct EngineSocketsTests {
                     }
                 }
             }
-            #expect(all.count == 6 && Array(all[..<3]) == Array(all[3...]))
+            #expect(all.count == 9 && all[..<3] == all[3..<6] && all[..<3] == all[6...])
             #expect(ExpertClusterConfiguration(pools: pools).sockets == .eventLoops)
+        }
+    }
+
+    @Test("are left to their keeper while the thread has to wait for a processor, and taken again after that")
+    func crowded() async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 2) { _, pools in
+            try await withRemoteExperts(pools, of: loaded, configure: { $0.sockets = .auto }) { experts, cluster in
+                let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+                let expected = Self.rows(of: try await onThread { try experts.execute(request) })
+                #expect(expected.count == 40)
+                // What the system would count for a thread; counts of others do not matter for a second.
+                var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero), ContinuousClock.now)
+                func pass(ran: Duration, waited: Duration) {
+                    for _ in 0..<50 {
+                        count.ran += ran
+                        count.waited += waited
+                        now += .seconds(2)
+                        cluster.spin.counted(count, now: now)
+                    }
+                }
+                let known = cluster.sockets
+                for _ in 0..<3 {
+                    pass(ran: .milliseconds(10), waited: .milliseconds(20))
+                    #expect(cluster.spin.isCrowded && cluster.socketsToDrive == nil)
+                    let left = try await onThread { try (0..<20).map { _ in try experts.execute(request) } }
+                    pass(ran: .milliseconds(30), waited: .zero)
+                    #expect(!cluster.spin.isCrowded && cluster.socketsToDrive === known)
+                    let driven = try await onThread { try (0..<20).map { _ in try experts.execute(request) } }
+                    #expect((left + driven).allSatisfy { Self.rows(of: $0) == expected })
+                }
+            }
         }
     }
 

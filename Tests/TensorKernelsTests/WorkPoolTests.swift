@@ -75,6 +75,29 @@ struct WorkPoolTests {
         #expect(tally.counts.withLock { $0 } == [Int](repeating: 200, count: 50))
     }
 
+    @Test("computes on when threads were sent to sleep, at whatever time", arguments: [2, 3])
+    func rest(threads: Int) async {
+        // Threads that are not sent to sleep would spin for as long as this test may take.
+        let pool = WorkPool(threads: threads, spin: .seconds(1))
+        let tally = Tally(10)
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for _ in 0..<500 {
+                    pool.run(10) { tally.add($0) }
+                    pool.rest()
+                }
+            }
+            group.addTask {
+                for _ in 0..<5_000 {
+                    pool.rest()
+                    await Task.yield()
+                }
+            }
+        }
+        #expect(tally.counts.withLock { $0 } == [Int](repeating: 500, count: 10))
+        WorkPool(threads: 1).rest()
+    }
+
     @Test("wakes threads that have gone to sleep")
     func sleepers() {
         let pool = WorkPool(threads: 2)

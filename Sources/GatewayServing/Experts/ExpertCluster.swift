@@ -59,7 +59,8 @@ public final class ExpertCluster: Sendable {
     let state: Mutex<State>
     /// How the engine's thread waits for a layer.
     let spin: IdleSpin
-    /// The event loop of the hosts' sockets, which waiting threads drive; nil if the sockets have event loops with threads.
+    /// The event loop of the hosts' sockets, which waiting threads or its keeper drive; nil if the sockets have event loops with
+    /// threads.
     let sockets: DrivenEventLoop?
     /// Why there is no such loop although there should be.
     private let socketsFailure: (any Error)?
@@ -132,8 +133,21 @@ public final class ExpertCluster: Sendable {
     }
 
     private static func sockets(of configuration: ExpertClusterConfiguration) -> (DrivenEventLoop?, (any Error)?) {
-        guard configuration.sockets == .engine, configuration.channel.eventLoopGroup == nil else { return (nil, nil) }
+        guard configuration.channel.eventLoopGroup == nil else { return (nil, nil) }
+        switch configuration.sockets {
+        case .eventLoops: return (nil, nil)
+        case .auto where !IdleSpin.knowsCrowds: return (nil, nil)
+        case .auto, .engine: break
+        }
         do { return (try DrivenEventLoop(), nil) } catch { return (nil, error) }
+    }
+
+    /// The event loop of the hosts' sockets, if a thread that begins a layer now drives it; nil leaves it to other threads.
+    ///
+    /// A thread that drives pays for the sockets with its own share of the processors. Where it has to wait for one, a thread that
+    /// has slept gets one sooner.
+    var socketsToDrive: DrivenEventLoop? {
+        self.configuration.sockets == .auto && self.spin.isCrowded ? nil : self.sockets
     }
 
     /// Connects to all replicas and verifies them, until the task is cancelled.

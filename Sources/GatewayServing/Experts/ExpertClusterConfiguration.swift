@@ -9,6 +9,8 @@ internal import TensorKernels
 
 /// Which threads read and write the sockets of expert hosts.
 public enum ExpertSockets: String, Sendable, Hashable, CaseIterable {
+    /// As ``engine``, except while that thread has to wait for a processor; then another one.
+    case auto
     /// The thread that waits for a layer's answers; another one while none waits.
     case engine
     /// Event loops, which hand answers over to the thread that waits.

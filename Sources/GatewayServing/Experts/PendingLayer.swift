@@ -15,9 +15,9 @@ internal import Telemetry
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
 /// Event loops only record answers, and wake the engine's thread with the last one of a layer; that thread judges them, hedges,
-/// tries other replicas and gives up at the layer's deadline. Where the sockets have no event loop of their own
-/// (``ExpertCluster/sockets``), that thread sends the calls and reads their answers itself. Every transition of the machine is one ``step(_:)``, which changes state and collects
-/// work under the locks, and does that work after unlocking.
+/// tries other replicas and gives up at the layer's deadline. Where it drives the sockets (``ExpertCluster/socketsToDrive``), it
+/// sends the calls and reads their answers itself. Every transition of the machine is one ``step(_:)``, which changes state and
+/// collects work under the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
     struct Attempt: Sendable {
@@ -86,6 +86,8 @@ final class PendingLayer: PendingExperts, Sendable {
     let cluster: ExpertCluster
     let layer: SparseLayer
     let calls: [LayerCall]
+    /// The sockets' event loop, where this layer's thread drives it; nil if it waits for other threads that read the answers.
+    private let sockets: DrivenEventLoop?
     private let deadline: ContinuousClock.Instant
     let trace: StepTrace?
     let state: Monitor<State>
@@ -110,6 +112,7 @@ final class PendingLayer: PendingExperts, Sendable {
         self.cluster = cluster
         self.layer = layer
         self.calls = calls
+        self.sockets = cluster.socketsToDrive
         self.deadline = deadline
         self.trace = trace
         let policy = cluster.configuration.choice.policy(of: layer)
@@ -197,7 +200,7 @@ final class PendingLayer: PendingExperts, Sendable {
     private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
         self.cluster.configuration.channel.stages?.mark(.called)
         let handles =
-            if let sockets = self.cluster.sockets {
+            if let sockets = self.sockets {
                 sockets.perform { self.handles(of: sends) }
             } else {
                 self.handles(of: sends)
@@ -306,7 +309,7 @@ final class PendingLayer: PendingExperts, Sendable {
     }
 
     private func nextEvent() -> Event {
-        if let event = self.cluster.sockets?.drive({ self.nextEvent(driving: $0) }) { return event }
+        if let event = self.sockets?.drive({ self.nextEvent(driving: $0) }) { return event }
         // Only this thread moves the machine, except for its end, which wakes this thread.
         return self.state.wait(until: { $0.machine.nextTimer ?? .now }, for: { Self.event(&$0) }) ?? .timer
     }
@@ -318,10 +321,9 @@ final class PendingLayer: PendingExperts, Sendable {
             let (event, timer) = self.state.withLock { (Self.event(&$0), $0.machine.nextTimer ?? .now) }
             if let event { return event }
             guard timer > .now else { return .timer }
-            if maySpin {
-                maySpin = false
-                if self.cluster.spin.run(until: timer, { turns.poll() }) { continue }
-            }
+            // What came may not be all that is waited for; after a sleep, looking would be too late.
+            if maySpin, self.cluster.spin.run(until: timer, looksOnce: false, { turns.poll() }) { continue }
+            maySpin = false
             turns.wait(until: timer)
         }
     }

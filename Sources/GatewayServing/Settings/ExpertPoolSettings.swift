@@ -138,8 +138,8 @@ package struct ExpertPoolSettings: SettingTable {
         default: .eventLoops,
         name: \.rawValue,
         placeholder: "threads",
-        "Who reads and writes the hosts' sockets: the engine's thread while it waits for a layer, or event-loops, which hand "
-            + "answers over to it."
+        "Who reads and writes the hosts' sockets: the engine's thread while it waits for a layer; event-loops, which hand answers "
+            + "over to it; or, with auto, the engine's thread except while other programs take its processor."
     )
     package let replicateHotExperts = Setting.toggle(
         "replicate-hot-experts",

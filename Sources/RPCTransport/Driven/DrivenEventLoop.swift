@@ -14,8 +14,9 @@ internal import Musl
 ///
 /// A thread that makes calls and waits for their answers does so with the loop's sockets in its own hands
 /// (``perform(_:)``, ``drive(_:)``), so that neither the calls nor the answers change threads. While none does, the keeper
-/// drives: a thread in ``keep()`` that sleeps until something is ready. So pings, timers, reconnecting and other threads' calls
-/// go on whatever the others compute.
+/// drives: a thread in ``keep()`` that sleeps until something is ready; for a short time after another thread has driven, which
+/// will presumably be back, it looks every few milliseconds in place of that. So pings, timers, reconnecting and other threads'
+/// calls go on whatever the others compute.
 ///
 /// Who drives is one atomic byte (``DriveSeat``). Whatever runs on the loop runs on its driver's thread, one thing at a time, and
 /// finds ``inEventLoop`` true there.
@@ -27,9 +28,13 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
 
     /// How often work that leads to more work is done before sockets are looked at.
     private static let rounds = 64
+    /// How long what is ready waits at most, in nanoseconds, for a caller that has left and is expected back.
+    private static let patrolInterval: Int64 = 5_000_000
 
     let poller: Poller
-    private let seat = Atomic<UInt8>(DriveSeat.vacant.rawValue)
+    private let seat = Atomic<UInt8>(DriveSeat().rawValue)
+    /// Whether the bell has rung since a driver last began to look.
+    private let hasRung = Atomic<Bool>(false)
     /// The thread that drives; 0 while none does.
     private let driver = Atomic<UInt>(0)
     /// Wakes the caller that waits for the keeper's turn to end.
@@ -95,18 +100,32 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
     ///
     /// One thread must run it, once.
     public func keep() {
+        var isPatrolling = false
         while !self.isStopped.load(ordering: .acquiring) {
-            self.poller.sleepAsKeeper()
-            guard self.changeSeat({ $0.keeperWoke() }) else { continue }
-            self.driver.store(Self.thread, ordering: .sequentiallyConsistent)
-            _ = self.turn(nanoseconds: 0)
-            self.driver.store(0, ordering: .sequentiallyConsistent)
-            switch self.changeSeat({ $0.keeperEnded() }) {
-            case .sleeps: self.poller.watchForKeeper()
-            case .handsOver: sem_post(self.handover)
-            }
+            self.poller.sleepAsKeeper(nanoseconds: isPatrolling ? Self.patrolInterval : nil)
+            isPatrolling = self.drivesAsKeeper()
         }
         self.endAlone()
+    }
+
+    /// Drives for a turn, if no caller does.
+    ///
+    /// - Returns: Whether the keeper is on patrol.
+    private func drivesAsKeeper() -> Bool {
+        while true {
+            let (waking, wasPatrolling) = self.changeSeat { ($0.keeperWoke(), $0.isPatrolled) }
+            guard waking == .drives else { return wasPatrolling }
+            self.driver.store(Self.thread, ordering: .sequentiallyConsistent)
+            let wasBusy = self.turn(nanoseconds: 0)
+            self.driver.store(0, ordering: .sequentiallyConsistent)
+            let (departure, isPatrolling) = self.changeSeat { ($0.keeperEnded(wasBusy: wasBusy), $0.isPatrolled) }
+            switch departure {
+            case .arms: self.poller.watchForKeeper()
+            case .handsOver: sem_post(self.handover)
+            case .keeps: if self.hasRung.load(ordering: .sequentiallyConsistent) { continue }
+            }
+            return isPatrolling
+        }
     }
 
     /// Makes ``keep()`` return.
@@ -122,7 +141,8 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
     private func enter() -> Bool {
         guard !self.inEventLoop else { return false }
         switch self.changeSeat({ $0.callerArrived() }) {
-        case .drives: self.poller.unwatchForKeeper()
+        case .disarms: self.poller.unwatchForKeeper()
+        case .drives: break
         case .waits: while sem_wait(self.handover) != 0 {}
         case .refused: return false
         }
@@ -137,14 +157,26 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
 
     private func vacate() {
         self.driver.store(0, ordering: .sequentiallyConsistent)
-        self.changeSeat { $0.callerLeft() }
-        self.poller.watchForKeeper()
+        switch self.changeSeat({ $0.callerLeft() }) {
+        case .arms: self.poller.watchForKeeper()
+        case .callsKeeper: self.poller.callKeeper()
+        case .keeps: if self.hasRung.load(ordering: .sequentiallyConsistent) { self.poller.callKeeper() }
+        }
+    }
+
+    /// Ends the driver's wait, or wakes the keeper if there is no driver.
+    private func ringBell() {
+        self.poller.ring()
+        // Either this thread finds the seat kept, or the one that leaves it finds that the bell has rung.
+        self.hasRung.store(true, ordering: .sequentiallyConsistent)
+        let seat = DriveSeat(rawValue: self.seat.load(ordering: .sequentiallyConsistent))
+        if seat?.holder == .kept { self.poller.callKeeper() }
     }
 
     private func changeSeat<Result>(_ change: (inout DriveSeat) -> Result) -> Result {
         var old = self.seat.load(ordering: .relaxed)
         while true {
-            var seat = DriveSeat(rawValue: old) ?? .vacant
+            var seat = DriveSeat(rawValue: old) ?? DriveSeat()
             let result = change(&seat)
             let (done, current) = self.seat.compareExchange(
                 expected: old,
@@ -163,6 +195,8 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
     /// - Parameter nanoseconds: How long to wait; nil for ever, 0 not at all.
     /// - Returns: Whether anything was ready.
     fileprivate func turn(nanoseconds: Int64?) -> Bool {
+        // Before it looks: the bell rings before this is set.
+        self.hasRung.store(false, ordering: .sequentiallyConsistent)
         let wasReady = self.poller.wait(nanoseconds: nanoseconds) { ready in
             switch ready {
             case .bell: self.agenda.withLock { $0.heard() }
@@ -189,7 +223,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
             self.batch = batch
         }
         let (next, isLeft) = self.agenda.withLock { ($0.nextDue, $0.hasReady) }
-        if isLeft { self.poller.ring() }
+        if isLeft { self.ringBell() }
         guard let next, self.timerDue.map({ next < $0 }) ?? true else { return }
         self.timerDue = next
         self.poller.setTimer(after: (next - .now()).nanoseconds)
@@ -242,7 +276,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
             return isOnLoop ? false : agenda.ring()
         }
         guard mustRing else { return }
-        self.poller.ring()
+        self.ringBell()
         if self.isStopped.load(ordering: .sequentiallyConsistent) { self.endAlone() }
     }
 
@@ -267,7 +301,7 @@ public final class DrivenEventLoop: EventLoop, @unchecked Sendable {
             promise.fail(EventLoopError.shutdown)
             return Scheduled(promise: promise) {}
         }
-        if mustRing { self.poller.ring() }
+        if mustRing { self.ringBell() }
         return Scheduled(promise: promise) { [weak self] in
             // The work is released without the lock.
             _ = self?.agenda.withLock { $0.cancel(id) }

@@ -12,7 +12,7 @@ internal import Musl
 /// The system's part of a ``DrivenEventLoop``: which sockets are ready, a bell, a timer, and the waking of the keeper.
 ///
 /// The keeper does not watch the sockets but the watcher of the sockets, and is told once: while another thread drives, what
-/// arrives wakes that thread alone, and giving the watch back costs a system call that wakes no thread.
+/// arrives wakes that thread alone. Taking the watch away and giving it back are system calls that wake no thread.
 final class Poller: @unchecked Sendable {
     // Safety: the event buffer is touched by the thread that drives alone; everything else is descriptors, which the system guards.
 
@@ -42,6 +42,7 @@ final class Poller: @unchecked Sendable {
     private static let watched: Readiness = [.reading, .once]
     private static let bellID = UInt64.max
     private static let timerID = UInt64.max - 1
+    private static let keeperBellID: UInt64 = 1
 
     private let sockets: Descriptor
     private let bell: Descriptor
@@ -64,7 +65,12 @@ final class Poller: @unchecked Sendable {
         try self.add(self.bell.number, id: Self.bellID, .reading)
         try self.add(self.timer.number, id: Self.timerID, .reading)
         let added = [
-            switchyard_epoll_add(self.watch.number, self.keeperBell.number, 1, Readiness.reading.rawValue),
+            switchyard_epoll_add(
+                self.watch.number,
+                self.keeperBell.number,
+                Self.keeperBellID,
+                Readiness.reading.rawValue
+            ),
             switchyard_epoll_add(self.watch.number, self.sockets.number, 0, Self.watched.rawValue),
         ]
         guard added == [0, 0] else { throw IOError(errnoCode: errno, reason: "epoll_ctl") }
@@ -149,15 +155,18 @@ final class Poller: @unchecked Sendable {
         _ = switchyard_epoll_change(self.watch.number, self.sockets.number, 0, Readiness.once.rawValue)
     }
 
-    /// Wakes the keeper, even while another thread drives; it is awake from then on.
+    /// Wakes the keeper, even while another thread drives.
     func callKeeper() { self.keeperBell.add() }
 
     // MARK: - For the keeper
 
-    /// Sleeps until something is ready while it is the keeper's to see.
-    func sleepAsKeeper() {
+    /// Sleeps until something is ready while it is the keeper's to see, or until the keeper is called.
+    ///
+    /// - Parameter nanoseconds: How long at most; nil for ever.
+    func sleepAsKeeper(nanoseconds: Int64?) {
         var event = switchyard_ready()
-        _ = switchyard_epoll_wait(self.watch.number, &event, 1, -1)
+        let count = switchyard_epoll_wait(self.watch.number, &event, 1, nanoseconds ?? -1)
+        if count > 0, event.id == Self.keeperBellID { self.keeperBell.empty() }
     }
 }
 

@@ -5,17 +5,20 @@ internal import Synchronization
 
 /// Lets a thread look for what it waits for, again and again, before it sleeps: an answer that comes soon needs no wake-up.
 ///
-/// It pays only where the processor would be idle. The thread measures that: between two looks pass some 50 nanoseconds, unless
-/// the system runs something else on the processor in between. After such a gap no thread spins for a while.
+/// It pays only where the answer does come soon (``SpinBound``), and where no other thread could use the processor. That the
+/// thread measures in two ways: between two looks pass some 50 nanoseconds, unless the system runs something else on the
+/// processor in between; and the system counts how long the thread waits for a processor (``ProcessorPressure``).
 public final class IdleSpin: Sendable {
-    /// What shows that the processor is wanted, and how long no thread spins then.
+    /// What shows that the processor is wanted.
     private static let gap = Duration.microseconds(50)
-    private static let rest = Duration.milliseconds(20)
 
-    private let limit: Duration
-    /// Until when no thread spins, in nanoseconds since ``origin``.
-    private let restingUntil = Atomic<Int64>(0)
-    private let origin = ContinuousClock.now
+    private struct State {
+        var bound: SpinBound
+        var pressure = ProcessorPressure()
+    }
+
+    private let state: Mutex<State>
+    private let crowded = Atomic<Bool>(false)
 
     /// Describes how long threads spin.
     ///
@@ -23,32 +26,70 @@ public final class IdleSpin: Sendable {
     ///   - limit: How long at most; zero turns spinning off.
     ///   - processors: The processors of this process; on one alone nothing could happen while a thread spins.
     public init(limit: Duration, processors: Int) {
-        self.limit = processors > 1 ? limit : .zero
+        self.state = Mutex(State(bound: SpinBound(limit: processors > 1 ? limit : .zero)))
     }
+
+    /// Whether the threads that wait here had to wait for processors too, lately.
+    package var isCrowded: Bool { self.crowded.load(ordering: .relaxed) }
+
+    /// Whether the system tells ``isCrowded``.
+    package static var knowsCrowds: Bool { ProcessorPressure.Count.ofThisThread() != nil }
 
     /// Waits without sleeping.
     ///
     /// - Parameters:
     ///   - deadline: When to stop; nil for the limit alone.
+    ///   - looksOnce: Whether to look once where it does not pay to look longer.
     ///   - isDone: Whether what is waited for has happened; takes no more than a microsecond or two while it has not.
     /// - Returns: Whether it has.
-    public func run(until deadline: ContinuousClock.Instant?, _ isDone: () -> Bool) -> Bool {
-        guard self.limit > .zero else { return isDone() }
-        var last = ContinuousClock.now
-        guard self.origin.duration(to: last).wholeNanoseconds >= self.restingUntil.load(ordering: .relaxed) else {
-            return isDone()
-        }
-        let end = min(deadline ?? last + self.limit, last + self.limit)
+    public func run(until deadline: ContinuousClock.Instant?, looksOnce: Bool = true, _ isDone: () -> Bool) -> Bool {
+        let start = ContinuousClock.now
+        let length = self.length(now: start)
+        guard length > .zero else { return looksOnce ? isDone() : false }
+        let end = min(deadline ?? start + length, start + length)
+        var last = start
         while true {
-            if isDone() { return true }
+            if isDone() {
+                self.ended(.found, since: start)
+                return true
+            }
             let now = ContinuousClock.now
             if last.duration(to: now) > Self.gap {
-                let until = self.origin.duration(to: now + Self.rest).wholeNanoseconds
-                self.restingUntil.store(until, ordering: .relaxed)
+                self.ended(.interrupted, since: start)
                 return isDone()
             }
-            guard now < end else { return false }
+            guard now < end else {
+                self.ended(.notFound, since: start)
+                return false
+            }
             last = now
         }
+    }
+
+    private func length(now: ContinuousClock.Instant) -> Duration {
+        let (length, isDue) = self.state.withLock { state in
+            let isDue = state.pressure.isDue(now: now)
+            return (state.pressure.isHigh ? .zero : state.bound.began(now: now), isDue)
+        }
+        if isDue, let count = ProcessorPressure.Count.ofThisThread() { self.counted(count, now: now) }
+        return length
+    }
+
+    /// Takes into account what the system has counted for a thread that waits here.
+    ///
+    /// - Parameters:
+    ///   - count: The count.
+    ///   - now: The time.
+    package func counted(_ count: ProcessorPressure.Count, now: ContinuousClock.Instant) {
+        let isHigh = self.state.withLock { state in
+            state.pressure.counted(count, now: now)
+            return state.pressure.isHigh
+        }
+        self.crowded.store(isHigh, ordering: .relaxed)
+    }
+
+    private func ended(_ outcome: SpinBound.Outcome, since start: ContinuousClock.Instant) {
+        let now = ContinuousClock.now
+        self.state.withLock { $0.bound.ended(outcome, after: start.duration(to: now), now: now) }
     }
 }

@@ -136,6 +136,8 @@ struct SparseFeedForward: Sendable {
         }
         var output = out.residual
         if let pending = out.pending {
+            // The experts' hosts may share the processors.
+            if !pending.isReady { step.pool.rest() }
             let answer = try pending.wait()
             try self.requireCoverage(of: out.plan, by: answer, width: out.residual.columns)
             for range in answer.dropped {

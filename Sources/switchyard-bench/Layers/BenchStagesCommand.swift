@@ -109,6 +109,7 @@ struct BenchStagesCommand: AsyncParsableCommand {
         let bench = try ExpertLayerBench(checkpoint: checkpoint, pool: pool, tokens: 1)
         let local = try LocalExperts(checkpoint: checkpoint, pool: pool)
         var configuration = ExpertClusterConfiguration(pools: pools)
+        configuration.sockets = .engine
         if self.eventLoops {
             configuration.channel.eventLoopGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         }
