@@ -121,14 +121,15 @@ static void int8_products(size_t inputs, size_t outputs, size_t rows, int relu) 
 }
 
 static void vectors(size_t count) {
-    enum { keys = 19 };
+    // Keys and values lie behind each other in pages; the decoder's queries see 6, 7, ... of them.
+    enum { keys = 19, page_tokens = 8, queries = 6, first = 6 };
     float *x = memory(count * 4), *weight = memory(count * 4), *rows = memory(keys * count * 4);
-    float bias[keys];
+    float bias[keys + queries];
     float *portable = memory(count * 4), *y = memory(count * 4);
     fill(x, count);
     fill(weight, count);
     fill(rows, keys * count);
-    fill(bias, keys);
+    fill(bias, keys + queries);
     for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
         if (ck_has_level(level)) {
             float *to = level == CK_LEVEL_SCALAR ? portable : y;
@@ -149,8 +150,6 @@ static void vectors(size_t count) {
     }
     uint16_t *halves = malloc(keys * count * sizeof *halves + 1);
     ck_round_bf16(rows, keys * count, halves);
-    // Keys and values lie behind each other in pages of eight tokens; the queries see 6, 7, ... of them.
-    enum { page_tokens = 8, queries = 6, first = 6 };
     float *contexts = memory(queries * count * 4), *portable_contexts = memory(queries * count * 4);
     float *asked = memory(queries * count * 4), *room = memory(ck_attend_floats(first + queries) * 4);
     fill(asked, queries * count);
@@ -174,6 +173,16 @@ static void vectors(size_t count) {
             }
         }
     }
+    float *packed = memory(ck_sequence_floats(queries, keys, count) * 4);
+    ck_sequence_keep(rows, rows, count, keys, count, packed);
+    for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
+        if (ck_has_level(level)) {
+            float *to = level == CK_LEVEL_SCALAR ? portable_contexts : contexts;
+            ck_sequence_attend(level, asked, count, queries, keys, count, bias + queries, to, packed);
+            judge(level, to, portable_contexts, queries * count, "a sequence's attention", count);
+        }
+    }
+    free(packed);
     free(contexts);
     free(portable_contexts);
     free(asked);

@@ -177,7 +177,7 @@ struct VectorTests {
         }
     }
 
-    @Test("OpenBLAS products agree with the formula at any stride")
+    @Test("an OpenBLAS product agrees with the formula at any stride")
     func blas() {
         var numbers = NumberSource(seed: 10)
         let (m, n, k) = (5, 7, 9)
@@ -195,26 +195,10 @@ struct VectorTests {
             n: n,
             k: k
         )
-        let back = FloatMatrix(rows: m, columns: k)
-        BLAS.multiply(
-            output.pointer,
-            leftStride: n + 4,
-            right.pointer,
-            rightStride: k + 1,
-            into: back.pointer,
-            outputStride: k,
-            m: m,
-            n: k,
-            k: n
-        )
         for row in 0..<m {
             for column in 0..<n {
                 let sum = (0..<k).reduce(0.0) { $0 + Double(left.row(row)[$1]) * Double(right.row(column)[$1]) }
                 #expect(abs(Double(output.row(row)[column]) - sum) < 1e-5)
-            }
-            for column in 0..<k {
-                let sum = (0..<n).reduce(0.0) { $0 + Double(output.row(row)[$1]) * Double(right.row($1)[column]) }
-                #expect(abs(Double(back.row(row)[column]) - sum) < 1e-5)
             }
         }
         #expect(KernelReport.describe().contains(KernelLevel.best.name))

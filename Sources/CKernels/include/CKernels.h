@@ -311,6 +311,24 @@ size_t ck_attend_floats(size_t keys);
 void ck_attend(int level, const ck_kept_head *head, const float *queries, size_t stride, size_t count, size_t keys,
                size_t step, const float *bias, float *scratch, float *contexts);
 
+/// Floats of scratch memory that the two functions below need for one head of a sequence.
+size_t ck_sequence_floats(size_t queries, size_t keys, size_t width);
+
+/// Packs one head's keys and values of a sequence into scratch memory, for ck_sequence_attend.
+///
+/// - keys, values: `count` rows of `width` floats, `stride` floats apart.
+void ck_sequence_keep(const float *keys, const float *values, size_t stride, size_t count, size_t width, float *scratch);
+
+/// contexts = softmax(queries keys^T + bias) values, of some queries that see all keys of ck_sequence_keep.
+///
+/// An element of scores and of contexts is one chain of fused multiply-adds in ascending order; the softmax is ck_softmax's.
+///
+/// - queries, contexts: `count` rows of `width` floats, `stride` floats apart.
+/// - keys: their number, as it was handed to ck_sequence_keep with this scratch memory.
+/// - bias: what is added to the scores of query i lies at bias[j - i] for key j; null for none.
+void ck_sequence_attend(int level, const float *queries, size_t stride, size_t count, size_t keys, size_t width,
+                        const float *bias, float *contexts, float *scratch);
+
 /// x[i] = f(x[i]) in place, or f(x[i]) * factor[i] where `factor` is not null. `activation` is one of CK_ACTIVATION_*; only
 /// CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C library, the others give the same bits on all machines and levels.
 void ck_activate(int level, int activation, float *x, const float *factor, size_t count);
