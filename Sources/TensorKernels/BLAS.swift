@@ -4,8 +4,8 @@ internal import COpenBLAS
 
 /// Products through OpenBLAS, on the calling thread.
 ///
-/// OpenBLAS chooses its summation order by the shape of the product and by the machine. So it computes only what
-/// belongs to a single sequence: the result then still does not depend on the sequence's neighbours.
+/// OpenBLAS chooses its summation order by the shape of the product and by the processor. So it computes nothing of a model:
+/// benchmarks compare products with it.
 public enum BLAS {
     private static let singleThreaded: Void = openblas_set_num_threads(1)
 
@@ -73,47 +73,5 @@ public enum BLAS {
     ) {
         self.prepare()
         cblas_sgemv(CblasRowMajor, CblasNoTrans, blasint(n), blasint(k), 1, right, blasint(k), left, 1, 0, output, 1)
-    }
-
-    /// `output[m, n] = left[m, k] * right[k, n]`, float32, row-major with explicit row strides.
-    ///
-    /// - Parameters:
-    ///   - left: `m` rows of `k` elements.
-    ///   - leftStride: Elements between the starts of two rows of `left`.
-    ///   - right: `k` rows of `n` elements.
-    ///   - rightStride: Elements between the starts of two rows of `right`.
-    ///   - output: `m` rows of `n` elements; overwritten.
-    ///   - outputStride: Elements between the starts of two rows of `output`.
-    ///   - m: Rows of the result.
-    ///   - n: Columns of the result.
-    ///   - k: Length of each sum.
-    public static func multiply(
-        _ left: UnsafePointer<Float>,
-        leftStride: Int,
-        _ right: UnsafePointer<Float>,
-        rightStride: Int,
-        into output: UnsafeMutablePointer<Float>,
-        outputStride: Int,
-        m: Int,
-        n: Int,
-        k: Int
-    ) {
-        self.prepare()
-        cblas_sgemm(
-            CblasRowMajor,
-            CblasNoTrans,
-            CblasNoTrans,
-            blasint(m),
-            blasint(n),
-            blasint(k),
-            1,
-            left,
-            blasint(leftStride),
-            right,
-            blasint(rightStride),
-            0,
-            output,
-            blasint(outputStride)
-        )
     }
 }

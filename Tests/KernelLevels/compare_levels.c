@@ -121,14 +121,15 @@ static void int8_products(size_t inputs, size_t outputs, size_t rows, int relu) 
 }
 
 static void vectors(size_t count) {
-    enum { keys = 19 };
+    // Keys and values lie behind each other in pages; the decoder's queries see 6, 7, ... of them.
+    enum { keys = 19, page_tokens = 8, queries = 6, first = 6 };
     float *x = memory(count * 4), *weight = memory(count * 4), *rows = memory(keys * count * 4);
-    float bias[keys], portable_scores[keys], scores[keys];
+    float bias[keys + queries];
     float *portable = memory(count * 4), *y = memory(count * 4);
     fill(x, count);
     fill(weight, count);
     fill(rows, keys * count);
-    fill(bias, keys);
+    fill(bias, keys + queries);
     for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
         if (ck_has_level(level)) {
             float *to = level == CK_LEVEL_SCALAR ? portable : y;
@@ -149,20 +150,43 @@ static void vectors(size_t count) {
     }
     uint16_t *halves = malloc(keys * count * sizeof *halves + 1);
     ck_round_bf16(rows, keys * count, halves);
+    float *contexts = memory(queries * count * 4), *portable_contexts = memory(queries * count * 4);
+    float *asked = memory(queries * count * 4), *room = memory(ck_attend_floats(first + queries) * 4);
+    fill(asked, queries * count);
     for (int type = CK_TYPE_F32; type <= CK_TYPE_BF16; type++) {
-        const void *kept = type == CK_TYPE_F32 ? (const void *)rows : (const void *)halves;
+        const char *kept = type == CK_TYPE_F32 ? (const char *)rows : (const char *)halves;
+        const size_t row = count * (type == CK_TYPE_F32 ? 4 : 2);
+        const void *pages[] = {kept, kept + page_tokens * row};
+        const ck_kept_head head = {
+            .key_pages = pages,
+            .value_pages = pages,
+            .values = 3 * row,
+            .page_tokens = page_tokens,
+            .type = type,
+            .width = count,
+        };
         for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
             if (ck_has_level(level)) {
-                float *to = level == CK_LEVEL_SCALAR ? portable : y;
-                float *some = level == CK_LEVEL_SCALAR ? portable_scores : scores;
-                ck_attention_scores(level, x, kept, type, count, count, keys, bias, some);
-                judge(level, some, portable_scores, keys, "scores", count);
-                memcpy(to, weight, count * 4);
-                ck_attention_context(level, bias, kept, type, count, count, keys, to);
-                judge(level, to, portable, count, "context", count);
+                float *to = level == CK_LEVEL_SCALAR ? portable_contexts : contexts;
+                ck_attend(level, &head, asked, count, queries, first, 1, bias + queries, room, to);
+                judge(level, to, portable_contexts, queries * count, "attention", count);
             }
         }
     }
+    float *packed = memory(ck_sequence_floats(queries, keys, count) * 4);
+    ck_sequence_keep(rows, rows, count, keys, count, packed);
+    for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
+        if (ck_has_level(level)) {
+            float *to = level == CK_LEVEL_SCALAR ? portable_contexts : contexts;
+            ck_sequence_attend(level, asked, count, queries, keys, count, bias + queries, to, packed);
+            judge(level, to, portable_contexts, queries * count, "a sequence's attention", count);
+        }
+    }
+    free(packed);
+    free(contexts);
+    free(portable_contexts);
+    free(asked);
+    free(room);
     free(halves);
     free(x);
     free(weight);

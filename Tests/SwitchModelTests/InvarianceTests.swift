@@ -69,9 +69,13 @@ struct InvarianceTests {
         }
     }
 
-    @Test("are the same bits token by token and all at once where no capacity is hit")
-    func teacherForcing() throws {
-        let tiny = try TinyModel()
+    @Test(
+        "are the same bits token by token and all at once where no capacity is hit",
+        arguments: [(1, "6", .checkpoint), (2, "32", .int8), (3, "64", .int8), (5, "64", .checkpoint)]
+            as [(Int, String, WeightStorage)]
+    )
+    func teacherForcing(threads: Int, keyWidth: String, storage: WeightStorage) throws {
+        let tiny = try TinyModel(["d_kv": keyWidth], threads: threads, storage: storage)
         var numbers = NumberSource(seed: 10)
         let inputs = [numbers.tokens(12), numbers.tokens(33)]
         let outputs = [[0] + numbers.tokens(39), [0] + numbers.tokens(20)]

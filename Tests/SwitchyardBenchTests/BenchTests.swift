@@ -80,7 +80,8 @@ struct BenchTests {
             ],
             rows: "| batch |"
         )
-        #expect(report.figures.count == 4)
+        #expect(report.figures.count == 6)
+        #expect(try #require(report.figure("prefill", 2, "Switchyard")).values.count == 2)
         let one = try #require(report.figure("decode", 1, "Switchyard"))
         let two = try #require(report.figure("decode", 2, "Switchyard"))
         let bytes = try #require(one.details["bytes_per_step"])

@@ -84,64 +84,6 @@ struct VectorTests {
         #expect(Softmax.exponential(.nan).isNaN)
     }
 
-    @Test("attention of one query equals its formula, whole or in pieces", arguments: [4, 16, 36, 64])
-    func attention(width: Int) {
-        var numbers = NumberSource(seed: UInt64(width))
-        let count = 11
-        let stride = width + 5
-        let query = FloatMatrix(numbers.floats(width), rows: 1, columns: width)
-        // Numbers that are bfloat16 already: both types hold the same ones then, and must give the same bits.
-        let numbersOfBoth = numbers.floats(count * stride).map { Float(bitPattern: $0.bitPattern & 0xFFFF_0000) }
-        let keys = FloatMatrix(numbersOfBoth, rows: count, columns: stride)
-        let kept = DType.rows.map { TypedRows(uninitializedRows: count, columns: stride, type: $0) }
-        for rows in kept {
-            for row in 0..<count { rows.write(keys.pointer + row * stride, row: row) }
-        }
-        let bias = FloatMatrix(numbers.floats(count), rows: 1, columns: count)
-        var seen: [[UInt32]] = []
-        for (level, rows) in KernelLevel.available.flatMap({ level in kept.map { (level, $0) } }) {
-            for cut in [0, 3] {
-                let scores = FloatMatrix(rows: 1, columns: count)
-                let context = FloatMatrix(rows: 1, columns: width)
-                for range in [0..<cut, cut..<count] {
-                    SingleQueryAttention.scores(
-                        query: query.pointer,
-                        keys: rows.address(row: range.lowerBound),
-                        type: rows.type,
-                        stride: stride,
-                        width: width,
-                        count: range.count,
-                        bias: bias.pointer + range.lowerBound,
-                        into: scores.pointer + range.lowerBound,
-                        level: level
-                    )
-                }
-                for range in [0..<cut, cut..<count] {
-                    SingleQueryAttention.accumulateContext(
-                        weights: scores.pointer + range.lowerBound,
-                        values: rows.address(row: range.lowerBound),
-                        type: rows.type,
-                        stride: stride,
-                        width: width,
-                        count: range.count,
-                        into: context.pointer,
-                        level: level
-                    )
-                }
-                for t in 0..<count {
-                    let dot = (0..<width).reduce(0.0) { $0 + Double(query.pointer[$1]) * Double(keys.row(t)[$1]) }
-                    #expect(abs(Double(scores.pointer[t]) - dot - Double(bias.pointer[t])) < 1e-5)
-                }
-                for d in 0..<width {
-                    let sum = (0..<count).reduce(0.0) { $0 + Double(scores.pointer[$1]) * Double(keys.row($1)[d]) }
-                    #expect(abs(Double(context.pointer[d]) - sum) < 1e-5)
-                }
-                seen.append(bits(scores.values + context.values))
-            }
-        }
-        #expect(seen.allSatisfy { $0 == seen[0] })
-    }
-
     @Test("residual sums are plain sums, the scaled one rounding its product first")
     func residuals() {
         var numbers = NumberSource(seed: 9)
@@ -235,7 +177,7 @@ struct VectorTests {
         }
     }
 
-    @Test("OpenBLAS products agree with the formula at any stride")
+    @Test("an OpenBLAS product agrees with the formula at any stride")
     func blas() {
         var numbers = NumberSource(seed: 10)
         let (m, n, k) = (5, 7, 9)
@@ -253,26 +195,10 @@ struct VectorTests {
             n: n,
             k: k
         )
-        let back = FloatMatrix(rows: m, columns: k)
-        BLAS.multiply(
-            output.pointer,
-            leftStride: n + 4,
-            right.pointer,
-            rightStride: k + 1,
-            into: back.pointer,
-            outputStride: k,
-            m: m,
-            n: k,
-            k: n
-        )
         for row in 0..<m {
             for column in 0..<n {
                 let sum = (0..<k).reduce(0.0) { $0 + Double(left.row(row)[$1]) * Double(right.row(column)[$1]) }
                 #expect(abs(Double(output.row(row)[column]) - sum) < 1e-5)
-            }
-            for column in 0..<k {
-                let sum = (0..<n).reduce(0.0) { $0 + Double(output.row(row)[$1]) * Double(right.row($1)[column]) }
-                #expect(abs(Double(back.row(row)[column]) - sum) < 1e-5)
             }
         }
         #expect(KernelReport.describe().contains(KernelLevel.best.name))

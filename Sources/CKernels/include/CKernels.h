@@ -281,15 +281,53 @@ void ck_scale_add(const float *residual, const void *value, float scale, size_t 
 /// destination[i] = scale * value[i].
 void ck_scale(const float *value, float scale, size_t count, float *destination);
 
-/// scores[t] = dot(query, keys + t * key_stride) for t in 0 ..< count, each of `width` elements summed in 16 lanes of
-/// fused multiply-adds; when `bias` is not null, bias[t] is added. `type` is that of the keys, CK_TYPE_F32 or CK_TYPE_BF16.
-void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
-                         size_t count, const float *bias, float *scores);
+/// One head's keys and values, in pages of `page_tokens` tokens.
+typedef struct {
+    /// Where the pages of the keys and those of the values begin; they may be the same ones.
+    const void *const *key_pages;
+    const void *const *value_pages;
+    /// Bytes from a page's start to the head's first key, and to its first value; the next tokens' follow.
+    size_t keys;
+    size_t values;
+    size_t page_tokens;
+    /// CK_TYPE_F32 or CK_TYPE_BF16.
+    int type;
+    /// Elements of a key, and of a value.
+    size_t width;
+} ck_kept_head;
 
-/// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain per element.
-/// `type` is that of the values, CK_TYPE_F32 or CK_TYPE_BF16.
-void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
-                          size_t width, size_t count, float *context);
+/// Floats of scratch memory that ck_attend needs where no query sees more keys than these.
+size_t ck_attend_floats(size_t keys);
+
+/// Attention of some queries of one head: context i = softmax(query i . keys + bias) values. Query i sees the first
+/// keys + i * step tokens, one at least.
+///
+/// A score is summed in 16 lanes of fused multiply-adds, then its bias is added; the softmax is that of ck_softmax; an element
+/// of a context is one chain of fused multiply-adds over the tokens.
+///
+/// - queries, contexts: `count` rows of the head's width, `stride` floats apart.
+/// - bias: what is added to the scores of query i lies at bias[j - i] for token j; null for none.
+/// - scratch: room for ck_attend_floats(keys + (count - 1) * step) floats.
+void ck_attend(int level, const ck_kept_head *head, const float *queries, size_t stride, size_t count, size_t keys,
+               size_t step, const float *bias, float *scratch, float *contexts);
+
+/// Floats of scratch memory that the two functions below need for one head of a sequence.
+size_t ck_sequence_floats(size_t queries, size_t keys, size_t width);
+
+/// Packs one head's keys and values of a sequence into scratch memory, for ck_sequence_attend.
+///
+/// - keys, values: `count` rows of `width` floats, `stride` floats apart.
+void ck_sequence_keep(const float *keys, const float *values, size_t stride, size_t count, size_t width, float *scratch);
+
+/// contexts = softmax(queries keys^T + bias) values, of some queries that see all keys of ck_sequence_keep.
+///
+/// An element of scores and of contexts is one chain of fused multiply-adds in ascending order; the softmax is ck_softmax's.
+///
+/// - queries, contexts: `count` rows of `width` floats, `stride` floats apart.
+/// - keys: their number, as it was handed to ck_sequence_keep with this scratch memory.
+/// - bias: what is added to the scores of query i lies at bias[j - i] for key j; null for none.
+void ck_sequence_attend(int level, const float *queries, size_t stride, size_t count, size_t keys, size_t width,
+                        const float *bias, float *contexts, float *scratch);
 
 /// x[i] = f(x[i]) in place, or f(x[i]) * factor[i] where `factor` is not null. `activation` is one of CK_ACTIVATION_*; only
 /// CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C library, the others give the same bits on all machines and levels.

@@ -9,10 +9,95 @@ struct DecoderPosition: Sendable {
     let position: Int
 }
 
+/// The queries of a decoder call, cut into one part for each thread so that all have about as many keys to read.
+///
+/// They are taken row by row, then head by head, then in the order of the row's tokens: tokens that come together read a
+/// head's keys and values while these are in the caches. A prompt's last tokens see the most keys, and rows differ in length,
+/// so that as many queries would not be as much work.
+struct DecoderShare {
+    /// The place of each token; a row's tokens are consecutive.
+    let positions: [DecoderPosition]
+    let headCount: Int
+
+    /// What a query costs besides its keys: about as much as this number of them.
+    private static let queryCost = 16
+
+    /// Whether each row has one token, as in a step of generation.
+    var hasOneTokenPerRow: Bool {
+        for token in self.positions.indices.dropFirst()
+        where self.positions[token].row == self.positions[token - 1].row {
+            return false
+        }
+        return true
+    }
+
+    /// Computes all queries.
+    ///
+    /// - Parameters:
+    ///   - pool: Threads that share the work.
+    ///   - keys: How many keys a token sees.
+    ///   - body: Computes some consecutive tokens' queries of a row and a head, with scratch memory for ``KeptAttention``.
+    func run(
+        on pool: WorkPool,
+        keys: (DecoderPosition) -> Int,
+        body: (_ row: Int, _ head: Int, _ tokens: Range<Int>, UnsafeMutablePointer<Float>) -> Void
+    ) {
+        var (cost, most) = (0, 0)
+        for token in self.positions.indices {
+            let count = keys(self.positions[token])
+            cost += (count + Self.queryCost) * self.headCount
+            most = max(most, count)
+        }
+        pool.runWithScratch(cost, floats: KeptAttention.scratchFloats(keys: most)) { costs, scratch in
+            self.forEach(in: costs, keys: keys) { body($0, $1, $2, scratch) }
+        }
+    }
+
+    /// Names the tokens whose costs begin in a range, for each row and head that has some.
+    private func forEach(
+        in costs: Range<Int>,
+        keys: (DecoderPosition) -> Int,
+        body: (_ row: Int, _ head: Int, _ tokens: Range<Int>) -> Void
+    ) {
+        var start = 0
+        var first = 0
+        while first < self.positions.count, start < costs.upperBound {
+            let row = self.positions[first].row
+            var end = first
+            var rowCost = 0
+            while end < self.positions.count, self.positions[end].row == row {
+                rowCost += keys(self.positions[end]) + Self.queryCost
+                end += 1
+            }
+            for head in 0..<self.headCount {
+                var place = start + head * rowCost
+                guard place + rowCost > costs.lowerBound, place < costs.upperBound else { continue }
+                if place >= costs.lowerBound, place + rowCost <= costs.upperBound {
+                    body(row, head, first..<end)
+                    continue
+                }
+                var low = first
+                while low < end, place < costs.lowerBound {
+                    place += keys(self.positions[low]) + Self.queryCost
+                    low += 1
+                }
+                var high = low
+                while high < end, place < costs.upperBound {
+                    place += keys(self.positions[high]) + Self.queryCost
+                    high += 1
+                }
+                if low < high { body(row, head, low..<high) }
+            }
+            start += self.headCount * rowCost
+            first = end
+        }
+    }
+}
+
 /// The decoder's causal self-attention over cached keys and values.
 ///
-/// Each token of each head is computed alone, in the order of its keys. So a token's output does not depend on its
-/// neighbours, nor on whether a row's tokens came one by one or together.
+/// Each token of each head is computed as if it were alone, in the order of its keys. So a token's output does not depend
+/// on its neighbours, nor on whether a row's tokens came one by one or together.
 struct DecoderSelfAttention {
     let weights: AttentionWeights
     let headCount: Int
@@ -40,54 +125,48 @@ struct DecoderSelfAttention {
         let keys = FloatMatrix.temporary(rows: input.rows, columns: inner)
         let values = FloatMatrix.temporary(rows: input.rows, columns: inner)
         self.weights.project(input, queries: queries, keys: keys, values: values, pool: pool)
-        for (token, place) in positions.enumerated() {
+        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        let share = DecoderShare(positions: positions, headCount: self.headCount)
+        let isStep = share.hasOneTokenPerRow
+        func store(token: Int, head: Int) {
+            let offset = token * inner + head * self.keyWidth
+            let place = positions[token]
             caches[place.row]
                 .store(
-                    keys: keys.row(token),
-                    values: values.row(token),
+                    keys: keys.pointer + offset,
+                    values: values.pointer + offset,
                     block: self.block,
+                    head: head,
                     position: place.position
                 )
         }
-        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
-        context.pointer.update(repeating: 0, count: input.rows * inner)
-        let longest = positions.reduce(0) { max($0, $1.position) } + 1
-        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
-            for item in range {
-                let place = positions[item / self.headCount]
-                let head = item % self.headCount
-                let offset = item / self.headCount * inner + head * self.keyWidth
-                let cache = caches[place.row]
-                let count = place.position + 1
-                let biases = bias?.row(head: head, position: place.position)
-                let runs = cache.runCount(tokens: count)
-                for index in 0..<runs {
-                    let run = cache.run(index, block: self.block, head: head, tokens: count)
-                    SingleQueryAttention.scores(
-                        query: queries.pointer + offset,
-                        keys: run.keys,
-                        type: cache.type,
-                        stride: self.keyWidth,
-                        width: self.keyWidth,
-                        count: run.count,
-                        bias: biases.map { $0 + run.start },
-                        into: scores + run.start
-                    )
+        if !isStep {
+            WorkPool.share(positions.count, width: 2 * inner, among: pool) { tokens in
+                for token in tokens {
+                    for head in 0..<self.headCount { store(token: token, head: head) }
                 }
-                Softmax.apply(scores, count: count)
-                for index in 0..<runs {
-                    let run = cache.run(index, block: self.block, head: head, tokens: count)
-                    SingleQueryAttention.accumulateContext(
-                        weights: scores + run.start,
-                        values: run.values,
-                        type: cache.type,
-                        stride: self.keyWidth,
-                        width: self.keyWidth,
-                        count: run.count,
+            }
+        }
+        func keyCount(_ place: DecoderPosition) -> Int { place.position + 1 }
+        share.run(on: pool, keys: keyCount) { row, head, tokens, scratch in
+            let first = positions[tokens.lowerBound].position
+            let offset = tokens.lowerBound * inner + head * self.keyWidth
+            // No other thread reads this head of the row.
+            if isStep { store(token: tokens.lowerBound, head: head) }
+            caches[row]
+                .withHead(head, block: self.block) { kept in
+                    KeptAttention.attend(
+                        kept,
+                        queries: queries.pointer + offset,
+                        stride: inner,
+                        count: tokens.count,
+                        keys: first + 1,
+                        step: 1,
+                        bias: bias?.row(head: head, position: first),
+                        scratch: scratch,
                         into: context.pointer + offset
                     )
                 }
-            }
         }
         let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
         self.weights.finish(context, into: output, pool: pool)
@@ -122,37 +201,24 @@ struct CrossAttention {
         let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
         pool.run(Product(self.weights.query, input, into: queries))
         let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
-        context.pointer.update(repeating: 0, count: input.rows * inner)
-        let longest = sequences.reduce(0) { max($0, $1.tokenCount) }
-        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
-            for item in range {
-                let sequence = sequences[positions[item / self.headCount].row]
-                let head = item % self.headCount
-                let offset = item / self.headCount * inner + head * self.keyWidth
-                let count = sequence.tokenCount
-                let keys = sequence.crossKeys[self.block]
-                let values = sequence.crossValues[self.block]
-                SingleQueryAttention.scores(
-                    query: queries.pointer + offset,
-                    keys: keys.address(row: head * count),
-                    type: keys.type,
-                    stride: self.keyWidth,
-                    width: self.keyWidth,
-                    count: count,
-                    bias: nil,
-                    into: scores
-                )
-                Softmax.apply(scores, count: count)
-                SingleQueryAttention.accumulateContext(
-                    weights: scores,
-                    values: values.address(row: head * count),
-                    type: values.type,
-                    stride: self.keyWidth,
-                    width: self.keyWidth,
-                    count: count,
-                    into: context.pointer + offset
-                )
-            }
+        let share = DecoderShare(positions: positions, headCount: self.headCount)
+        func keyCount(_ place: DecoderPosition) -> Int { sequences[place.row].tokenCount }
+        share.run(on: pool, keys: keyCount) { row, head, tokens, scratch in
+            let offset = tokens.lowerBound * inner + head * self.keyWidth
+            sequences[row]
+                .withHead(head, block: self.block) { kept in
+                    KeptAttention.attend(
+                        kept,
+                        queries: queries.pointer + offset,
+                        stride: inner,
+                        count: tokens.count,
+                        keys: sequences[row].tokenCount,
+                        step: 0,
+                        bias: nil,
+                        scratch: scratch,
+                        into: context.pointer + offset
+                    )
+                }
         }
         let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
         self.weights.finish(context, into: output, pool: pool)

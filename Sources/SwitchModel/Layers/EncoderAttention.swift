@@ -4,8 +4,7 @@ internal import TensorKernels
 
 /// The encoder's self-attention over concatenated sequences, each of which attends only to itself.
 ///
-/// `softmax(Q K^T + bias) V`, scores unscaled but for ``AttentionWeights/queryScale``. Products inside a sequence
-/// go through OpenBLAS in blocks whose shape depends only on that sequence's length.
+/// `softmax(Q K^T + bias) V`, scores unscaled but for ``AttentionWeights/queryScale``.
 struct EncoderAttention: Sendable {
     let weights: AttentionWeights
     let headCount: Int
@@ -14,8 +13,8 @@ struct EncoderAttention: Sendable {
     /// Queries whose scores are computed together.
     private static let queryBlock = 64
 
-    /// One block of one head of one sequence.
-    private struct Item {
+    /// One block of queries of one head of one sequence.
+    private struct Block {
         let firstRow: Int
         let length: Int
         let head: Int
@@ -42,82 +41,66 @@ struct EncoderAttention: Sendable {
         let values = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         self.weights.project(input, queries: queries, keys: keys, values: values, pool: pool)
         let context = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        let items = self.items(lengths: lengths)
-        let longest = lengths.max() ?? 0
-        pool.run(items.count) { range in
-            let scores = FloatMatrix(uninitializedRows: EncoderAttention.queryBlock, columns: longest)
-            for item in items[range] {
-                self.attend(
-                    item,
-                    queries: queries,
-                    keys: keys,
-                    values: values,
-                    bias: bias,
-                    scores: scores,
-                    context: context
+        let floats = SequenceAttention.scratchFloats(
+            queries: EncoderAttention.queryBlock,
+            keys: lengths.max() ?? 0,
+            width: self.keyWidth
+        )
+        pool.run(lengths.reduce(0) { $0 + self.headCount * $1 * $1 }) { costs in
+            let scratch = FloatMatrix(uninitializedRows: 1, columns: floats)
+            var head: SequenceAttention?
+            self.forEachBlock(in: costs, lengths: lengths) { block, isFirst in
+                let offset = block.firstRow * inner + block.head * self.keyWidth
+                let attention =
+                    (isFirst ? nil : head)
+                    ?? SequenceAttention(
+                        keys: keys.pointer + offset,
+                        values: values.pointer + offset,
+                        count: block.length,
+                        stride: inner,
+                        width: self.keyWidth,
+                        scratch: scratch.pointer
+                    )
+                head = attention
+                let first = block.queries.lowerBound
+                attention.attend(
+                    queries.pointer + offset + first * inner,
+                    count: block.queries.count,
+                    bias: bias?.row(head: block.head, position: first),
+                    into: context.pointer + offset + first * inner
                 )
             }
+            withExtendedLifetime(scratch) {}
         }
         let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
         self.weights.finish(context, into: output, pool: pool)
         return output
     }
 
-    private func items(lengths: [Int]) -> [Item] {
-        var items: [Item] = []
+    /// Names the blocks that begin in a range of costs, a block costing its queries times its keys.
+    ///
+    /// - Parameters:
+    ///   - costs: The range.
+    ///   - lengths: Tokens of each sequence.
+    ///   - body: Takes a block, and whether the one before it was of another head or sequence.
+    private func forEachBlock(in costs: Range<Int>, lengths: [Int], body: (Block, Bool) -> Void) {
+        var start = 0
         var firstRow = 0
-        for length in lengths {
+        for length in lengths where start < costs.upperBound {
+            defer {
+                start += self.headCount * length * length
+                firstRow += length
+            }
+            guard start + self.headCount * length * length > costs.lowerBound else { continue }
             for head in 0..<self.headCount {
-                for start in stride(from: 0, to: length, by: EncoderAttention.queryBlock) {
-                    let block = start..<min(start + EncoderAttention.queryBlock, length)
-                    items.append(Item(firstRow: firstRow, length: length, head: head, queries: block))
+                var isFirst = true
+                for query in stride(from: 0, to: length, by: EncoderAttention.queryBlock) {
+                    guard costs.contains(start + (head * length + query) * length) else { continue }
+                    let queries = query..<min(query + EncoderAttention.queryBlock, length)
+                    body(Block(firstRow: firstRow, length: length, head: head, queries: queries), isFirst)
+                    isFirst = false
                 }
             }
-            firstRow += length
         }
-        return items
-    }
-
-    private func attend(
-        _ item: Item,
-        queries: FloatMatrix,
-        keys: FloatMatrix,
-        values: FloatMatrix,
-        bias: RelativeBias.Span?,
-        scores: FloatMatrix,
-        context: FloatMatrix
-    ) {
-        let inner = queries.columns
-        let sequence = item.firstRow * inner + item.head * self.keyWidth
-        let block = (item.firstRow + item.queries.lowerBound) * inner + item.head * self.keyWidth
-        BLAS.multiplyTransposed(
-            queries.pointer + block,
-            leftStride: inner,
-            keys.pointer + sequence,
-            rightStride: inner,
-            into: scores.pointer,
-            outputStride: item.length,
-            m: item.queries.count,
-            n: item.length,
-            k: self.keyWidth
-        )
-        for (index, position) in item.queries.enumerated() {
-            let row = scores.pointer + index * item.length
-            if let bias {
-                Residual.add(bias.row(head: item.head, position: position), to: row, count: item.length)
-            }
-            Softmax.apply(row, count: item.length)
-        }
-        BLAS.multiply(
-            scores.pointer,
-            leftStride: item.length,
-            values.pointer + sequence,
-            rightStride: inner,
-            into: context.pointer + block,
-            outputStride: inner,
-            m: item.queries.count,
-            n: self.keyWidth,
-            k: item.length
-        )
     }
 }

@@ -201,9 +201,15 @@ struct SparseFeedForward: Sendable {
     ) -> FloatMatrix {
         let width = residual.columns
         let combined = FloatMatrix.temporary(rows: residual.rows, columns: width)
-        WorkPool.share(residual.rows, width: width, among: pool) { rows in
-            let offset = rows.lowerBound * width
-            (combined.pointer + offset).update(from: residual.pointer + offset, count: rows.count * width)
+        // Each row is written once: here if no expert answered it, with its expert's answer otherwise.
+        func keep(_ row: Int32) {
+            let offset = Int(row) * width
+            (combined.pointer + offset).update(from: residual.pointer + offset, count: width)
+        }
+        for row in plan.droppedForCapacity { keep(row) }
+        for drop in plan.droppedAsGiven { keep(drop.row) }
+        for range in outputs.dropped {
+            for row in range.rows { keep(plan.sources[row]) }
         }
         for chunk in outputs.chunks {
             chunk.storage.withUnsafeBytes { bytes in
@@ -214,13 +220,13 @@ struct SparseFeedForward: Sendable {
                 WorkPool.share(chunk.rows.count, width: width, among: pool) { indices in
                     for index in indices {
                         let row = chunk.rows.lowerBound + index
-                        let target = combined.pointer + Int(plan.sources[row]) * width
+                        let offset = Int(plan.sources[row]) * width
                         Residual.addScaled(
-                            target,
+                            residual.pointer + offset,
                             base + index * width * MemoryLayout<Float>.stride,
                             scale: plan.combineWeights[row],
                             count: width,
-                            into: target
+                            into: combined.pointer + offset
                         )
                     }
                 }

@@ -23,6 +23,8 @@ public final class DecoderCache {
     /// How keys and values are kept.
     let type: DType
     private var pages: [Page] = []
+    /// Where each page begins.
+    private var addresses: [UnsafeRawPointer?] = []
 
     /// Creates an empty cache.
     ///
@@ -54,6 +56,7 @@ public final class DecoderCache {
         self.keyWidth = other.keyWidth
         self.type = other.type
         self.pages = other.pages
+        self.addresses = other.addresses
     }
 
     /// A cache with the same tokens, independent from here on.
@@ -70,15 +73,6 @@ public final class DecoderCache {
 
     // MARK: - For the decoder
 
-    /// One head's keys and values of consecutive tokens, which lie together: token `t` starts `t * keyWidth` elements on.
-    struct Run {
-        /// The first token's position.
-        let start: Int
-        let count: Int
-        let keys: UnsafeRawPointer
-        let values: UnsafeRawPointer
-    }
-
     /// Makes room for tokens from `length` on, in unshared pages.
     func reserve(_ count: Int) {
         let used = self.length % Page.tokens
@@ -87,9 +81,12 @@ public final class DecoderCache {
             let own = self.newPage()
             own.copy(shared, tokens: used)
             self.pages[self.pages.count - 1] = own
+            self.addresses[self.pages.count - 1] = UnsafeRawPointer(own.rows.address(row: 0))
         }
         while self.pages.count * Page.tokens < self.length + count {
-            self.pages.append(self.newPage())
+            let page = self.newPage()
+            self.pages.append(page)
+            self.addresses.append(UnsafeRawPointer(page.rows.address(row: 0)))
         }
     }
 
@@ -97,46 +94,37 @@ public final class DecoderCache {
         Page(blocks: self.blockCount, heads: self.headCount, width: self.keyWidth, type: self.type)
     }
 
-    /// Writes one token's keys and values; `reserve` has made room.
+    /// Writes one token's key and value of one head; `reserve` has made room.
     func store(
-        keys: UnsafeMutableBufferPointer<Float>,
-        values: UnsafeMutableBufferPointer<Float>,
+        keys: UnsafePointer<Float>,
+        values: UnsafePointer<Float>,
         block: Int,
+        head: Int,
         position: Int
     ) {
-        guard let keys = keys.baseAddress, let values = values.baseAddress else {
-            return
-        }
-        let page = self.pages[position / Page.tokens]
+        let rows = self.pages[position / Page.tokens].rows
         let token = position % Page.tokens
-        for head in 0..<self.headCount {
-            page.rows.write(keys + head * self.keyWidth, row: page.row(.keys, block: block, head: head) + token)
-            page.rows.write(values + head * self.keyWidth, row: page.row(.values, block: block, head: head) + token)
+        rows.write(keys, row: Page.row(.keys, block: block, head: head, of: self.headCount) + token)
+        rows.write(values, row: Page.row(.values, block: block, head: head, of: self.headCount) + token)
+    }
+
+    /// Lends one head's keys and values of one block.
+    func withHead(_ head: Int, block: Int, _ body: (KeptHead) -> Void) {
+        let bytes = self.keyWidth * self.type.byteCount
+        self.addresses.withUnsafeBufferPointer { pages in
+            guard let first = pages.baseAddress else { return }
+            body(
+                KeptHead(
+                    keyPages: first,
+                    valuePages: first,
+                    keyOffset: Page.row(.keys, block: block, head: head, of: self.headCount) * bytes,
+                    valueOffset: Page.row(.values, block: block, head: head, of: self.headCount) * bytes,
+                    pageTokens: Page.tokens,
+                    type: self.type,
+                    width: self.keyWidth
+                )
+            )
         }
-    }
-
-    /// Number of runs that the first `count` tokens lie in.
-    func runCount(tokens count: Int) -> Int {
-        (count + Page.tokens - 1) / Page.tokens
-    }
-
-    /// One run of one head of one block.
-    ///
-    /// - Parameters:
-    ///   - index: Which run, below `runCount(tokens:)`.
-    ///   - block: The decoder block.
-    ///   - head: The head.
-    ///   - count: Number of requested tokens, in all runs.
-    /// - Returns: The run.
-    func run(_ index: Int, block: Int, head: Int, tokens count: Int) -> Run {
-        let start = index * Page.tokens
-        let page = self.pages[index]
-        return Run(
-            start: start,
-            count: min(Page.tokens, count - start),
-            keys: UnsafeRawPointer(page.rows.address(row: page.row(.keys, block: block, head: head))),
-            values: UnsafeRawPointer(page.rows.address(row: page.row(.values, block: block, head: head)))
-        )
     }
 
     /// Takes over tokens that have been stored for every block.
@@ -157,18 +145,16 @@ public final class DecoderCache {
         }
 
         let rows: TypedRows
-        private let heads: Int
 
         init(blocks: Int, heads: Int, width: Int, type: DType) {
-            self.heads = heads
             self.rows = TypedRows(uninitializedRows: blocks * 2 * heads * Page.tokens, columns: width, type: type)
         }
 
         var byteCount: Int { self.rows.byteCount }
 
         /// The row of a head's first token.
-        func row(_ half: Half, block: Int, head: Int) -> Int {
-            ((block * 2 + half.rawValue) * self.heads + head) * Page.tokens
+        static func row(_ half: Half, block: Int, head: Int, of heads: Int) -> Int {
+            ((block * 2 + half.rawValue) * heads + head) * Page.tokens
         }
 
         /// Copies the first tokens of every head.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 public import TensorKernels
 
 /// One sequence after the encoder, with what the decoder's cross-attention needs of it.
@@ -24,6 +25,28 @@ public final class EncodedSequence: Sendable {
         self.headCount = headCount
         self.crossKeys = crossKeys
         self.crossValues = crossValues
+    }
+
+    /// Lends one head's keys and values of one decoder block's cross-attention.
+    func withHead(_ head: Int, block: Int, _ body: (KeptHead) -> Void) {
+        let (keys, values) = (self.crossKeys[block], self.crossValues[block])
+        let first = UnsafeRawPointer(keys.address(row: head * self.tokenCount))
+        let firstValue = UnsafeRawPointer(values.address(row: head * self.tokenCount))
+        withUnsafePointer(to: Optional(first)) { keyPages in
+            withUnsafePointer(to: Optional(firstValue)) { valuePages in
+                body(
+                    KeptHead(
+                        keyPages: keyPages,
+                        valuePages: valuePages,
+                        keyOffset: 0,
+                        valueOffset: 0,
+                        pageTokens: self.tokenCount,
+                        type: keys.type,
+                        width: keys.columns
+                    )
+                )
+            }
+        }
     }
 
     /// Number of input tokens.

@@ -14,7 +14,8 @@ struct BenchModelCommand: AsyncParsableCommand {
         abstract: "Tokens per second of a model in this process: encoding and decoding at several batch sizes.",
         discussion: """
             Inputs are random token ids, the same at every run. Every step decodes one token of each sequence; the best
-            token is fed back. The bytes of a step are those of the weights that it reads, each expert once for all of its
+            token is fed back. Prefill takes as many tokens as an input has through the decoder at once, as a score or a
+            decoder prefix does. The bytes of a step are those of the weights that it reads, each expert once for all of its
             tokens. The read bandwidth is a plain loop's over memory, measured in turn with the rest.
 
             EXAMPLE
@@ -100,6 +101,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         for _ in 0..<self.work.runs {
             for size in self.work.batches {
                 report.add(try bench.encode(size), to: self.figure("encode", size))
+                report.add(try bench.prefill(size), to: self.figure("prefill", size))
                 report.add(try bench.decode(size), to: self.figure("decode", size))
             }
             reads.append(bandwidth.measure())
@@ -124,15 +126,16 @@ struct BenchModelCommand: AsyncParsableCommand {
     /// A row for each batch.
     static func table(_ report: BenchReport, batches: [Int], system: String) -> TextTable {
         var table = TextTable([
-            ("batch", .right), ("encode tokens/s", .right), ("decode tokens/s", .right), ("ms per step", .right),
-            ("MB per step", .right), ("of the read bandwidth", .right),
+            ("batch", .right), ("encode tokens/s", .right), ("prefill tokens/s", .right), ("decode tokens/s", .right),
+            ("ms per step", .right), ("MB per step", .right), ("of the read bandwidth", .right),
         ])
         for size in batches {
             guard let encode = report.figure("encode", size, system),
+                let prefill = report.figure("prefill", size, system),
                 let decode = report.figure("decode", size, system)
             else { continue }
             table.add([
-                "\(size)", Self.spread(encode), Self.spread(decode),
+                "\(size)", Self.spread(encode), Self.spread(prefill), Self.spread(decode),
                 String(format: "%.2f", decode.median > 0 ? 1000 * Double(size) / decode.median : 0),
                 String(format: "%.0f", (decode.details["bytes_per_step"] ?? 0) / 1e6),
                 String(

@@ -117,6 +117,20 @@ final class ModelBench {
         return Double(size * self.newTokens) / start.duration(to: .now).inSeconds
     }
 
+    /// Takes targets through the decoder at once, as scores and decoder prefixes are: for each sequence as many tokens as its
+    /// input has.
+    ///
+    /// - Parameter size: Sequences in the batch.
+    /// - Returns: Tokens per second, of all sequences together.
+    /// - Throws: What the model throws.
+    func prefill(_ size: Int) throws -> Double {
+        let rows = zip(try self.batch(size).caches, self.inputs(size)).map { DecoderInput(cache: $0, tokens: $1) }
+        var record = RoutingRecord()
+        let start = ContinuousClock.now
+        _ = try self.transformer.decode(rows, experts: self.experts, record: &record)
+        return Double(size * self.inputTokens) / start.duration(to: .now).inSeconds
+    }
+
     /// How many different experts a step's tokens go to, on average over sparse layers and steps.
     ///
     /// - Parameter size: Sequences in the batch.
