@@ -200,6 +200,13 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         outputs: UnsafeMutablePointer<Float>,
         pauses: WorkPauses? = nil
     ) throws(ExpertError) {
+        var rows = 0
+        for index in groups.indices { rows += groups[index].rows }
+        if rows > 0, rows <= Self.slabRows {
+            let work = try self.work(of: groups, rows: rows, layer: layer, tokens: tokens, outputs: outputs)
+            work.run(on: self.pool, pauses: pauses)
+            return
+        }
         let slabs = try self.slabs(of: groups, layer: layer)
         var row = 0
         for slab in slabs {
@@ -217,6 +224,33 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             }
             work.run(on: self.pool, pauses: pauses)
         }
+    }
+
+    /// The work for rows that are one slab.
+    private func work(
+        of groups: [ExpertRows],
+        rows: Int,
+        layer: SparseLayer,
+        tokens: UnsafePointer<Float>,
+        outputs: UnsafeMutablePointer<Float>
+    ) throws(ExpertError) -> FeedForwardWork {
+        let experts = try self.experts(of: layer)
+        var work = FeedForwardWork(
+            rows: rows,
+            width: self.feedForwardWidth,
+            isGated: self.isGated,
+            activation: self.activation,
+            networks: groups.count
+        )
+        var row = 0
+        for index in groups.indices {
+            let group = groups[index]
+            let expert = try Self.expert(of: group, among: experts, layer: layer)
+            let offset = row * self.modelWidth
+            work.add(expert, rows: group.rows, input: tokens + offset, output: outputs + offset)
+            row += group.rows
+        }
+        return work
     }
 
     /// Prepares a layer's work, which `wait` does on the calling thread and the pool.
@@ -240,30 +274,46 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         let rows: Int
     }
 
-    /// Looks the experts up and cuts the rows into slabs.
-    func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+    /// A layer's experts.
+    private func experts(of layer: SparseLayer) throws(ExpertError) -> [Int: FeedForwardWeights] {
         guard let experts = self.layers[layer] else {
             throw ExpertError(
                 code: .unknownLayer,
                 message: "no experts of \(layer.stack) block \(layer.block) are held here; ask a host that lists them"
             )
         }
+        return experts
+    }
+
+    /// The expert that a group names, if it is held and the group has rows.
+    private static func expert(
+        of group: ExpertRows,
+        among experts: [Int: FeedForwardWeights],
+        layer: SparseLayer
+    ) throws(ExpertError) -> FeedForwardWeights {
+        guard let expert = experts[group.expert] else {
+            throw ExpertError(
+                code: .notHeld,
+                message: "expert \(group.expert) of \(layer.stack) block \(layer.block) is not held here;"
+                    + " ask a host that lists it"
+            )
+        }
+        guard group.rows > 0 else {
+            throw ExpertError(
+                code: .invalidGroup,
+                message: "expert \(group.expert) has a group of \(group.rows) rows; send groups of at least 1"
+            )
+        }
+        return expert
+    }
+
+    /// Looks the experts up and cuts the rows into slabs.
+    func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+        let experts = try self.experts(of: layer)
         var slabs: [[Part]] = []
         var room = 0
         for group in groups {
-            guard let expert = experts[group.expert] else {
-                throw ExpertError(
-                    code: .notHeld,
-                    message: "expert \(group.expert) of \(layer.stack) block \(layer.block) is not held here;"
-                        + " ask a host that lists it"
-                )
-            }
-            guard group.rows > 0 else {
-                throw ExpertError(
-                    code: .invalidGroup,
-                    message: "expert \(group.expert) has a group of \(group.rows) rows; send groups of at least 1"
-                )
-            }
+            let expert = try Self.expert(of: group, among: experts, layer: layer)
             var left = group.rows
             while left > 0 {
                 if room == 0 {
@@ -288,6 +338,7 @@ private struct LocalPendingExperts: PendingExperts {
 
     func wait() throws -> ExpertOutputs {
         let plan = self.request.plan
+        if self.holdsAll(plan) { return try self.whole(plan) }
         var held: [ExpertRows] = []
         var rows: [Range<Int>] = []
         held.reserveCapacity(plan.groups.count)
@@ -336,4 +387,29 @@ private struct LocalPendingExperts: PendingExperts {
     }
 
     func cancel() {}
+
+    private func holdsAll(_ plan: DispatchPlan) -> Bool {
+        for index in plan.groups.indices
+        where !self.experts.holds(self.request.layer, expert: plan.groups[index].expert) {
+            return false
+        }
+        return plan.rowCount > 0
+    }
+
+    /// All rows of the plan, as one chunk.
+    private func whole(_ plan: DispatchPlan) throws -> ExpertOutputs {
+        let (rows, width) = (plan.rowCount, self.request.hidden.columns)
+        let tokens = FloatMatrix.temporary(rows: rows, columns: width)
+        let outputs = FloatMatrix.temporary(rows: rows, columns: width)
+        self.experts.share(rows, width: width) { part in
+            self.request.gather(rows: part, into: UnsafeMutableRawPointer(tokens.pointer + part.lowerBound * width))
+        }
+        try self.experts.forward(
+            layer: self.request.layer,
+            groups: plan.groups,
+            tokens: tokens.pointer,
+            outputs: outputs.pointer
+        )
+        return ExpertOutputs(chunks: [.init(rows: 0..<rows, storage: MatrixOutputs(matrix: outputs, rows: 0..<rows))])
+    }
 }

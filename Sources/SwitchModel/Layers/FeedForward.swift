@@ -100,6 +100,31 @@ struct FeedForward: Sendable {
     /// - Returns: `[tokens, d_model]`.
     func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> FloatMatrix {
         let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.wo.outputs)
+        if self.activation == .relu, self.weights.factor == nil, self.weights.biases == nil {
+            // Two products, which need no lists.
+            let stride = Self.innerStride(width: self.weights.inner.outputs)
+            let inner = FloatMatrix.temporary(rows: input.rows, columns: stride)
+            pool.run(
+                Product(
+                    self.weights.inner,
+                    input: input.pointer,
+                    rows: input.rows,
+                    output: inner.pointer,
+                    outputStride: stride,
+                    relu: true
+                )
+            )
+            pool.run(
+                Product(
+                    self.weights.wo,
+                    input: inner.pointer,
+                    inputStride: stride,
+                    rows: input.rows,
+                    output: output.pointer
+                )
+            )
+            return output
+        }
         var work = FeedForwardWork(
             rows: input.rows,
             width: self.weights.inner.outputs,

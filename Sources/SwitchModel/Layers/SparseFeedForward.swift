@@ -227,8 +227,24 @@ struct SparseFeedForward: Sendable {
         return combined
     }
 
+    /// Whether chunks of the right size cover all rows in their order, which needs no list.
+    private func isWhole(_ outputs: ExpertOutputs, rows: Int, width: Int) -> Bool {
+        guard outputs.dropped.isEmpty else { return false }
+        var next = 0
+        for index in outputs.chunks.indices {
+            let rows = outputs.chunks[index].rows
+            var count = 0
+            outputs.chunks[index].storage.withUnsafeBytes { count = $0.count }
+            guard rows.lowerBound == next, !rows.isEmpty, count == rows.count * width * MemoryLayout<Float>.stride
+            else { return false }
+            next = rows.upperBound
+        }
+        return next == rows
+    }
+
     /// An executor is foreign code: its results are checked before they are used to read memory.
     private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
+        if self.isWhole(outputs, rows: plan.rowCount, width: width) { return }
         var ranges: [Range<Int>] = []
         ranges.reserveCapacity(outputs.chunks.count + outputs.dropped.count)
         for chunk in outputs.chunks {

@@ -37,17 +37,32 @@ final class DecoderLane {
         var positions: [DecoderPosition] = []
         var last: [Int] = []
         var sequences: [Int32] = []
-        positions.reserveCapacity(rows.count)
+        var tokens: [Int32] = []
+        var caches: [DecoderCache] = []
+        var encoded: [EncodedSequence] = []
+        var count = 0
+        for index in rows.indices { count += rows[index].tokens.count }
+        positions.reserveCapacity(count)
+        sequences.reserveCapacity(count)
+        tokens.reserveCapacity(count)
         last.reserveCapacity(rows.count)
-        sequences.reserveCapacity(rows.count)
-        for (lane, index) in rows.indices.enumerated() {
+        caches.reserveCapacity(rows.count)
+        if model.configuration.hasEncoder { encoded.reserveCapacity(rows.count) }
+        var (hasRoutes, length) = (false, 1)
+        for index in rows.indices {
             let row = rows[index]
             for offset in row.tokens.indices {
-                positions.append(DecoderPosition(row: lane, position: row.cache.length + offset))
+                let position = row.cache.length + offset
+                positions.append(DecoderPosition(row: caches.count, position: position))
                 sequences.append(Int32(index))
+                tokens.append(row.tokens[offset])
+                length = max(length, position + 1)
             }
             last.append(positions.count - 1)
             row.cache.reserve(row.tokens.count)
+            caches.append(row.cache)
+            if let sequence = row.cache.sequence { encoded.append(sequence) }
+            hasRoutes = hasRoutes || row.routes != nil
         }
         self.model = model
         self.step = StepContext(
@@ -55,14 +70,14 @@ final class DecoderLane {
             experts: experts,
             pool: model.pool,
             sequences: sequences,
-            given: rows.contains { $0.routes != nil } ? GivenRoutes(rows.map { ($0.routes, $0.tokens.count) }) : nil
+            given: hasRoutes ? GivenRoutes(rows.map { ($0.routes, $0.tokens.count) }) : nil
         )
         self.positions = positions
         self.last = last
-        self.caches = rows.map(\.cache)
-        self.sequences = self.caches.compactMap(\.sequence)
-        self.bias = model.decoderBias?.span(length: (positions.map(\.position).max() ?? 0) + 1)
-        self.hidden = model.embedding(rows.flatMap(\.tokens))
+        self.caches = caches
+        self.sequences = encoded
+        self.bias = model.decoderBias?.span(length: length)
+        self.hidden = model.embedding(tokens)
     }
 
     /// Whether all blocks are done.

@@ -72,8 +72,11 @@ extension SwitchTransformer {
         guard !rows.isEmpty else {
             return FloatMatrix(rows: 0, columns: self.head.outputs)
         }
-        let lanes = options.microBatches(of: rows.map(\.tokens.count))
-            .map { DecoderLane(self, rows: rows[$0], experts: experts, options: options) }
+        let lanes =
+            options.microBatches <= 1
+            ? [DecoderLane(self, rows: rows[...], experts: experts, options: options)]
+            : options.microBatches(of: rows.map(\.tokens.count))
+                .map { DecoderLane(self, rows: rows[$0], experts: experts, options: options) }
         do {
             try self.run(lanes, record: &record, meanwhile: meanwhile)
         } catch {
@@ -82,16 +85,22 @@ extension SwitchTransformer {
             }
             throw error
         }
-        for row in rows {
-            row.cache.advance(by: row.tokens.count)
-        }
+        for index in rows.indices { rows[index].cache.advance(by: rows[index].tokens.count) }
         if options.collectHiddenStates, let lane = lanes.first {
             record.append(hiddenState: self.decoderNorm(lane.hidden), stack: .decoder)
         }
         // One product for all lanes, since the projection's weights are many.
-        let parts = lanes.map { options.logits == .all ? $0.hidden : $0.hidden.gather($0.last) }
-        let excluded = options.logits == .greatest ? rows.map(\.excludedToken) : nil
-        return self.logits(FloatMatrix.joined(parts), onlyGreatestExcept: excluded)
+        func part(_ lane: DecoderLane) -> FloatMatrix {
+            options.logits == .all ? lane.hidden : lane.hidden.gather(lane.last)
+        }
+        let hidden = lanes.count == 1 ? part(lanes[0]) : FloatMatrix.joined(lanes.map(part))
+        var excluded: [Int?]?
+        if options.logits == .greatest {
+            var tokens = [Int?](repeating: nil, count: rows.count)
+            for index in rows.indices { tokens[index] = rows[index].excludedToken.map { Int($0) } }
+            excluded = tokens
+        }
+        return self.logits(hidden, onlyGreatestExcept: excluded)
     }
 
     /// Lets lanes take turns: while the experts of one are in flight, another computes.
@@ -102,7 +111,11 @@ extension SwitchTransformer {
     ) throws {
         var turn = 0
         var isMore = true
-        while lanes.contains(where: { !$0.isFinished }) {
+        func isFinished() -> Bool {
+            for index in lanes.indices where !lanes[index].isFinished { return false }
+            return true
+        }
+        while !isFinished() {
             var next: DecoderLane?
             for offset in lanes.indices {
                 let lane = lanes[(turn + offset) % lanes.count]
@@ -130,7 +143,7 @@ extension SwitchTransformer {
     ///   - hidden: `[rows, d_model]`.
     ///   - excluded: Where only the greatest logits are requested, what each row must not choose.
     /// - Returns: `[rows, vocabulary]`.
-    private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
+    private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int?]?) -> FloatMatrix {
         self.project(self.decoderNorm(hidden), onlyGreatestExcept: excluded)
     }
 
@@ -145,7 +158,7 @@ extension SwitchTransformer {
     }
 
     /// Projects normalised rows, which it may change, onto the vocabulary.
-    private func project(_ normed: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
+    private func project(_ normed: FloatMatrix, onlyGreatestExcept excluded: [Int?]?) -> FloatMatrix {
         if self.headScale != 1 {
             Residual.scale(
                 normed.pointer,
@@ -155,7 +168,7 @@ extension SwitchTransformer {
             )
         }
         if let excluded, let screen = self.headScreen, normed.rows <= ProductScreen.mostRows {
-            return screen.product(self.head, normed, except: excluded.map { $0.map(Int.init) }, pool: self.pool)
+            return screen.product(self.head, normed, except: excluded, pool: self.pool)
         }
         let logits = FloatMatrix.temporary(rows: normed.rows, columns: self.head.outputs)
         self.pool.run(Product(self.head, normed, into: logits))
@@ -175,8 +188,10 @@ extension SwitchTransformer {
     }
 
     private func requireValid(_ rows: [DecoderInput]) throws(ModelError) {
-        var seen: Set<ObjectIdentifier> = []
-        for (index, row) in rows.enumerated() {
+        // A few are compared with each other, which needs no memory.
+        var seen: Set<ObjectIdentifier>? = rows.count > 64 ? [] : nil
+        for index in rows.indices {
+            let row = rows[index]
             try self.requireKnown(row.tokens, input: index)
             try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
             guard self.fits(row.cache) else {
@@ -185,7 +200,11 @@ extension SwitchTransformer {
                     message: "row \(index) was encoded by another model; encode it with this one"
                 )
             }
-            guard seen.insert(ObjectIdentifier(row.cache)).inserted else {
+            var isNew = seen?.insert(ObjectIdentifier(row.cache)).inserted ?? true
+            if seen == nil {
+                for earlier in 0..<index where rows[earlier].cache === row.cache { isNew = false }
+            }
+            guard isNew else {
                 throw ModelError(
                     code: .invalidInput,
                     message: "row \(index) names a cache that an earlier row names too; fork the cache instead"

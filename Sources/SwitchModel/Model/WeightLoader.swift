@@ -187,9 +187,9 @@ struct EmbeddingTable: Sendable {
             guard let base = bytes.baseAddress else {
                 return
             }
-            for (index, token) in tokens.enumerated() {
+            for index in tokens.indices {
                 self.type.read(
-                    base + Int(token) * stride,
+                    base + Int(tokens[index]) * stride,
                     count: self.columns,
                     into: output.pointer + index * self.columns
                 )

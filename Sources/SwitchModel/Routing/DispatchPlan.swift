@@ -114,44 +114,66 @@ public struct DispatchPlan: Sendable, Hashable {
                 expertCount: expertCount,
                 layer: layer
             )
-        var seen = [Int](repeating: 0, count: expertCount)
-        var kept = [Int](repeating: 0, count: expertCount)
-        var keeps = [Bool](repeating: true, count: choices.count)
+        // For each expert the rows that took a place, those that are kept, and where the next one goes: one allocation.
+        var counts = [Int](repeating: 0, count: 3 * expertCount)
+        let (keptAt, nextAt) = (expertCount, 2 * expertCount)
         var dropped: [Int32] = []
         var droppedAsGiven: [GivenDrop] = []
         for token in choices.indices {
             if limit.perSequence, token > 0, sequences[token] != sequences[token - 1] {
                 for expert in 0..<expertCount {
-                    seen[expert] = 0
+                    counts[expert] = 0
                 }
             }
             let expert = Int(choices[token])
             if let route = given?[token] {
                 if let reason = route.reason {
-                    if Self.takesPlace(route) { seen[expert] += 1 }
-                    keeps[token] = false
+                    if Self.takesPlace(route) { counts[expert] += 1 }
                     droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
                 } else {
-                    kept[expert] += 1
+                    counts[keptAt + expert] += 1
                 }
                 continue
             }
-            seen[expert] += 1
-            if ranks.map({ $0[token] < limit.tokens }) ?? (seen[expert] <= limit.tokens) {
-                kept[expert] += 1
+            counts[expert] += 1
+            if ranks.map({ $0[token] < limit.tokens }) ?? (counts[expert] <= limit.tokens) {
+                counts[keptAt + expert] += 1
             } else {
-                keeps[token] = false
                 dropped.append(Int32(token))
             }
         }
         self.droppedForCapacity = dropped
         self.droppedAsGiven = droppedAsGiven
-        (self.groups, self.sources, self.combineWeights) = Self.sorted(
-            choices,
-            probabilities: probabilities,
-            keeps: keeps,
-            kept: kept
-        )
+        // The kept tokens, sorted by expert.
+        var groups: [ExpertRows] = []
+        groups.reserveCapacity(min(expertCount, choices.count))
+        var total = 0
+        for expert in 0..<expertCount where counts[keptAt + expert] > 0 {
+            groups.append(ExpertRows(expert: expert, rows: counts[keptAt + expert]))
+            counts[nextAt + expert] = total
+            total += counts[keptAt + expert]
+        }
+        var sources = [Int32](repeating: 0, count: total)
+        var weights = [Float](repeating: 0, count: total)
+        // Both lists of those that are not kept ascend, as the tokens do.
+        var (overAt, givenAt) = (0, 0)
+        for token in choices.indices {
+            if overAt < dropped.count, dropped[overAt] == token {
+                overAt += 1
+                continue
+            }
+            if givenAt < droppedAsGiven.count, droppedAsGiven[givenAt].row == token {
+                givenAt += 1
+                continue
+            }
+            let expert = Int(choices[token])
+            sources[counts[nextAt + expert]] = Int32(token)
+            weights[counts[nextAt + expert]] = probabilities[token]
+            counts[nextAt + expert] += 1
+        }
+        self.groups = groups
+        self.sources = sources
+        self.combineWeights = weights
     }
 
     /// Whether a token takes a place of its expert: not where its route is given, unless a host lost the row after it had taken
@@ -159,33 +181,5 @@ public struct DispatchPlan: Sendable, Hashable {
     private static func takesPlace(_ route: GivenRoute?) -> Bool {
         guard let route else { return true }
         return route.expert == nil && route.reason != nil && route.reason != .capacity
-    }
-
-    /// Sorts the kept tokens by expert.
-    private static func sorted(
-        _ choices: [Int32],
-        probabilities: [Float],
-        keeps: [Bool],
-        kept: [Int]
-    ) -> (groups: [ExpertRows], sources: [Int32], weights: [Float]) {
-        let expertCount = kept.count
-        var groups: [ExpertRows] = []
-        groups.reserveCapacity(min(expertCount, choices.count))
-        var next = [Int](repeating: 0, count: expertCount)
-        var total = 0
-        for expert in 0..<expertCount where kept[expert] > 0 {
-            groups.append(ExpertRows(expert: expert, rows: kept[expert]))
-            next[expert] = total
-            total += kept[expert]
-        }
-        var sources = [Int32](repeating: 0, count: total)
-        var weights = [Float](repeating: 0, count: total)
-        for token in choices.indices where keeps[token] {
-            let expert = Int(choices[token])
-            sources[next[expert]] = Int32(token)
-            weights[next[expert]] = probabilities[token]
-            next[expert] += 1
-        }
-        return (groups, sources, weights)
     }
 }

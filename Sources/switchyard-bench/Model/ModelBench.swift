@@ -172,7 +172,11 @@ final class ModelBench {
     }
 
     private func step(_ batch: inout Batch, options: StepOptions, record: inout RoutingRecord) throws {
-        let rows = zip(batch.caches, batch.tokens).map { DecoderInput(cache: $0, tokens: [$1]) }
+        var rows: [DecoderInput] = []
+        rows.reserveCapacity(batch.caches.count)
+        for row in batch.caches.indices {
+            rows.append(DecoderInput(cache: batch.caches[row], tokens: [batch.tokens[row]]))
+        }
         let logits = try self.transformer.decode(rows, experts: self.experts, options: options, record: &record)
         for row in batch.tokens.indices {
             batch.tokens[row] = Int32(logits.greatest(inRow: row) ?? 0)
