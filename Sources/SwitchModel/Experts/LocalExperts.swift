@@ -200,11 +200,10 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         outputs: UnsafeMutablePointer<Float>,
         pauses: WorkPauses? = nil
     ) throws(ExpertError) {
-        var rows = 0
-        for index in groups.indices { rows += groups[index].rows }
+        let rows = groups.reduce(0) { $0 + $1.rows }
         if rows > 0, rows <= Self.slabRows {
             let work = try self.work(of: groups, rows: rows, layer: layer, tokens: tokens, outputs: outputs)
-            work.run(on: self.pool, pauses: pauses)
+            work.run(pauses: pauses)
             return
         }
         let slabs = try self.slabs(of: groups, layer: layer)
@@ -215,14 +214,14 @@ public final class LocalExperts: ExpertExecutor, Sendable {
                 width: self.feedForwardWidth,
                 isGated: self.isGated,
                 activation: self.activation,
-                networks: slab.count
+                pool: self.pool
             )
             for part in slab {
                 let offset = row * self.modelWidth
                 work.add(part.expert, rows: part.rows, input: tokens + offset, output: outputs + offset)
                 row += part.rows
             }
-            work.run(on: self.pool, pauses: pauses)
+            work.run(pauses: pauses)
         }
     }
 
@@ -240,11 +239,10 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             width: self.feedForwardWidth,
             isGated: self.isGated,
             activation: self.activation,
-            networks: groups.count
+            pool: self.pool
         )
         var row = 0
-        for index in groups.indices {
-            let group = groups[index]
+        for group in groups {
             let expert = try Self.expert(of: group, among: experts, layer: layer)
             let offset = row * self.modelWidth
             work.add(expert, rows: group.rows, input: tokens + offset, output: outputs + offset)
@@ -260,7 +258,14 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// - Parameter request: The layer's work.
     /// - Returns: A handle for the outputs.
     public func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
-        LocalPendingExperts(experts: self, request: request)
+        if let kept = request.memory?.kept as? LocalPendingExperts, kept.isFree {
+            kept.begin(request, experts: self)
+            return kept
+        }
+        let pending = LocalPendingExperts()
+        pending.begin(request, experts: self)
+        request.memory?.kept = pending
+        return pending
     }
 
     /// Shares rows among the threads, where they are many.
@@ -331,85 +336,89 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     }
 }
 
-/// A layer's work, done when it is waited for.
-private struct LocalPendingExperts: PendingExperts {
-    let experts: LocalExperts
-    let request: ExpertLayerRequest
+/// A layer's work, done when it is waited for. The object is used again for the next layer of the same rows.
+private final class LocalPendingExperts: PendingExperts, @unchecked Sendable {
+    // Safety: belongs to the thread that begins a layer's work and waits for it.
+
+    private var work: (request: ExpertLayerRequest, experts: LocalExperts)?
+    private var held: [ExpertRows] = []
+    /// The rows of the plan that are computed, consecutive ones together.
+    private var runs: [Range<Int>] = []
+    private var chunks: [ExpertOutputs.Chunk] = []
+
+    /// Whether no work waits to be done.
+    var isFree: Bool { self.work == nil }
+
+    func begin(_ request: ExpertLayerRequest, experts: LocalExperts) {
+        // Without its memory, in which this object is kept.
+        let request = ExpertLayerRequest(
+            layer: request.layer,
+            plan: request.plan,
+            hidden: request.hidden,
+            sequences: request.sequences
+        )
+        self.work = (request, experts)
+    }
 
     func wait() throws -> ExpertOutputs {
-        let plan = self.request.plan
-        if self.holdsAll(plan) { return try self.whole(plan) }
-        var held: [ExpertRows] = []
-        var rows: [Range<Int>] = []
-        held.reserveCapacity(plan.groups.count)
-        rows.reserveCapacity(plan.groups.count)
-        var dropped: [ExpertOutputs.Dropped] = []
-        var start = 0
-        for group in plan.groups {
-            let range = start..<(start + group.rows)
-            if self.experts.holds(self.request.layer, expert: group.expert) {
-                held.append(group)
-                rows.append(range)
-            } else {
-                dropped.append(.init(rows: range, reason: .unavailable))
-            }
-            start = range.upperBound
+        guard let (request, experts) = self.work else {
+            preconditionFailure("a layer's work is waited for once")
         }
-        guard !held.isEmpty else {
-            return ExpertOutputs(chunks: [], dropped: dropped)
-        }
-        let count = held.reduce(0) { $0 + $1.rows }
-        let width = self.request.hidden.columns
-        let tokens = FloatMatrix.temporary(rows: count, columns: width)
-        let outputs = FloatMatrix.temporary(rows: count, columns: width)
-        var chunks: [ExpertOutputs.Chunk] = []
-        chunks.reserveCapacity(rows.count)
-        var row = 0
-        for range in rows {
-            self.experts.share(range.count, width: width) { part in
-                self.request.gather(
-                    rows: (range.lowerBound + part.lowerBound)..<(range.lowerBound + part.upperBound),
-                    into: UnsafeMutableRawPointer(tokens.pointer + (row + part.lowerBound) * width)
-                )
-            }
-            chunks.append(
-                .init(rows: range, storage: MatrixOutputs(matrix: outputs, rows: row..<(row + range.count)))
-            )
-            row += range.count
-        }
-        try self.experts.forward(
-            layer: self.request.layer,
-            groups: held,
-            tokens: tokens.pointer,
-            outputs: outputs.pointer
-        )
-        return ExpertOutputs(chunks: chunks, dropped: dropped)
-    }
-
-    func cancel() {}
-
-    private func holdsAll(_ plan: DispatchPlan) -> Bool {
-        for index in plan.groups.indices
-        where !self.experts.holds(self.request.layer, expert: plan.groups[index].expert) {
-            return false
-        }
-        return plan.rowCount > 0
-    }
-
-    /// All rows of the plan, as one chunk.
-    private func whole(_ plan: DispatchPlan) throws -> ExpertOutputs {
-        let (rows, width) = (plan.rowCount, self.request.hidden.columns)
+        // An object that is kept must not keep the experts.
+        self.work = nil
+        let dropped = self.divide(request, among: experts)
+        let rows = self.held.reduce(0) { $0 + $1.rows }
+        self.chunks.removeAll(keepingCapacity: true)
+        guard rows > 0 else { return ExpertOutputs(chunks: [], dropped: dropped) }
+        let width = request.hidden.columns
         let tokens = FloatMatrix.temporary(rows: rows, columns: width)
         let outputs = FloatMatrix.temporary(rows: rows, columns: width)
-        self.experts.share(rows, width: width) { part in
-            self.request.gather(rows: part, into: UnsafeMutableRawPointer(tokens.pointer + part.lowerBound * width))
+        var row = 0
+        for run in self.runs {
+            let first = row
+            experts.share(run.count, width: width) { part in
+                request.gather(
+                    rows: (run.lowerBound + part.lowerBound)..<(run.lowerBound + part.upperBound),
+                    into: UnsafeMutableRawPointer(tokens.pointer + (first + part.lowerBound) * width)
+                )
+            }
+            row += run.count
+            self.chunks.append(.init(rows: run, storage: MatrixOutputs(matrix: outputs, rows: first..<row)))
         }
-        try self.experts.forward(
-            layer: self.request.layer,
-            groups: plan.groups,
+        try experts.forward(
+            layer: request.layer,
+            groups: self.held,
             tokens: tokens.pointer,
             outputs: outputs.pointer
         )
-        return ExpertOutputs(chunks: [.init(rows: 0..<rows, storage: MatrixOutputs(matrix: outputs, rows: 0..<rows))])
+        return ExpertOutputs(chunks: self.chunks, dropped: dropped)
     }
+
+    /// Finds the groups whose experts are held.
+    ///
+    /// - Returns: The rows of the others.
+    private func divide(_ request: ExpertLayerRequest, among experts: LocalExperts) -> [ExpertOutputs.Dropped] {
+        self.held.removeAll(keepingCapacity: true)
+        self.runs.removeAll(keepingCapacity: true)
+        var dropped: [ExpertOutputs.Dropped] = []
+        var start = 0
+        for group in request.plan.groups {
+            let rows = start..<(start + group.rows)
+            start = rows.upperBound
+            guard experts.holds(request.layer, expert: group.expert) else {
+                dropped.append(.init(rows: rows, reason: .unavailable))
+                continue
+            }
+            self.held.append(group)
+            if let last = self.runs.last, last.upperBound == rows.lowerBound {
+                self.runs[self.runs.count - 1] = last.lowerBound..<rows.upperBound
+            } else {
+                self.runs.append(rows)
+            }
+        }
+        return dropped
+    }
+
+    /// Nothing is done that could be stopped: the waiting thread itself computes. Other threads may call this.
+    func cancel() {}
 }

@@ -40,8 +40,7 @@ struct DecoderSelfAttention {
         let keys = FloatMatrix.temporary(rows: input.rows, columns: inner)
         let values = FloatMatrix.temporary(rows: input.rows, columns: inner)
         self.weights.project(input, queries: queries, keys: keys, values: values, pool: pool)
-        for token in positions.indices {
-            let place = positions[token]
+        for (token, place) in positions.enumerated() {
             caches[place.row]
                 .store(
                     keys: keys.row(token),
@@ -52,8 +51,7 @@ struct DecoderSelfAttention {
         }
         let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
         context.pointer.update(repeating: 0, count: input.rows * inner)
-        var longest = 1
-        for token in positions.indices { longest = max(longest, positions[token].position + 1) }
+        let longest = positions.reduce(0) { max($0, $1.position) } + 1
         pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
                 let place = positions[item / self.headCount]
@@ -125,8 +123,7 @@ struct CrossAttention {
         pool.run(Product(self.weights.query, input, into: queries))
         let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
         context.pointer.update(repeating: 0, count: input.rows * inner)
-        var longest = 0
-        for row in sequences.indices { longest = max(longest, sequences[row].tokenCount) }
+        let longest = sequences.reduce(0) { max($0, $1.tokenCount) }
         pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
                 let sequence = sequences[positions[item / self.headCount].row]

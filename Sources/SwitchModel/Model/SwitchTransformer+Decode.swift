@@ -72,20 +72,38 @@ extension SwitchTransformer {
         guard !rows.isEmpty else {
             return FloatMatrix(rows: 0, columns: self.head.outputs)
         }
-        let lanes =
-            options.microBatches <= 1
-            ? [DecoderLane(self, rows: rows[...], experts: experts, options: options)]
-            : options.microBatches(of: rows.map(\.tokens.count))
-                .map { DecoderLane(self, rows: rows[$0], experts: experts, options: options) }
+        func begin(_ rows: ArraySlice<DecoderInput>) -> DecoderLane {
+            DecoderLane(self, rows: rows, experts: experts, options: options, memory: self.lanes.take())
+        }
+        guard options.microBatches > 1 else {
+            var lane = begin(rows[...])
+            return try withUnsafeMutablePointer(to: &lane) { lane in
+                let lanes = UnsafeMutableBufferPointer(start: lane, count: 1)
+                return try self.decode(rows, lanes, options: options, record: &record, meanwhile: meanwhile)
+            }
+        }
+        var lanes = options.microBatches(of: rows.map(\.tokens.count)).map { begin(rows[$0]) }
+        return try lanes.withUnsafeMutableBufferPointer { lanes in
+            try self.decode(rows, lanes, options: options, record: &record, meanwhile: meanwhile)
+        }
+    }
+
+    /// Runs lanes to their ends, and gives their memory back.
+    private func decode(
+        _ rows: [DecoderInput],
+        _ lanes: UnsafeMutableBufferPointer<DecoderLane>,
+        options: StepOptions,
+        record: inout RoutingRecord,
+        meanwhile: (() -> Bool)?
+    ) throws -> FloatMatrix {
         do {
             try self.run(lanes, record: &record, meanwhile: meanwhile)
         } catch {
-            for lane in lanes {
-                lane.cancel()
-            }
+            // Their memory may still be in use, and is not given back.
+            for index in lanes.indices { lanes[index].cancel() }
             throw error
         }
-        for index in rows.indices { rows[index].cache.advance(by: rows[index].tokens.count) }
+        for row in rows { row.cache.advance(by: row.tokens.count) }
         if options.collectHiddenStates, let lane = lanes.first {
             record.append(hiddenState: self.decoderNorm(lane.hidden), stack: .decoder)
         }
@@ -94,47 +112,47 @@ extension SwitchTransformer {
             options.logits == .all ? lane.hidden : lane.hidden.gather(lane.last)
         }
         let hidden = lanes.count == 1 ? part(lanes[0]) : FloatMatrix.joined(lanes.map(part))
-        var excluded: [Int?]?
+        let memory = lanes[0].memory
         if options.logits == .greatest {
-            var tokens = [Int?](repeating: nil, count: rows.count)
-            for index in rows.indices { tokens[index] = rows[index].excludedToken.map { Int($0) } }
-            excluded = tokens
+            memory.excluded.removeAll(keepingCapacity: true)
+            for row in rows { memory.excluded.append(row.excludedToken.map { Int($0) }) }
         }
-        return self.logits(hidden, onlyGreatestExcept: excluded)
+        let excluded = options.logits == .greatest ? memory.excluded : nil
+        let logits = self.logits(hidden, onlyGreatestExcept: excluded)
+        for index in lanes.indices { self.lanes.giveBack(lanes[index].memory) }
+        return logits
     }
 
     /// Lets lanes take turns: while the experts of one are in flight, another computes.
     private func run(
-        _ lanes: [DecoderLane],
+        _ lanes: UnsafeMutableBufferPointer<DecoderLane>,
         record: inout RoutingRecord,
         meanwhile: (() -> Bool)?
     ) throws {
         var turn = 0
         var isMore = true
-        func isFinished() -> Bool {
-            for index in lanes.indices where !lanes[index].isFinished { return false }
-            return true
-        }
-        while !isFinished() {
-            var next: DecoderLane?
-            for offset in lanes.indices {
-                let lane = lanes[(turn + offset) % lanes.count]
-                guard !lane.isFinished else { continue }
-                // The lane whose turn it is waits, unless another is ready or there is something else to do.
-                next = next ?? lane
-                if lane.isReady {
-                    next = lane
-                    break
-                }
-            }
-            if let next, isMore, !next.isReady, let meanwhile {
+        while let next = self.next(of: lanes, turn: turn) {
+            if isMore, let meanwhile, !lanes[next].isReady {
                 isMore = meanwhile()
                 continue
             }
-            try next?.advance(record: &record)
+            try lanes[next].advance(record: &record)
             turn += 1
             isMore = true
         }
+    }
+
+    /// The lane that goes on: the one whose turn it is, unless it would wait and another one would not; nil once all are
+    /// finished.
+    private func next(of lanes: UnsafeMutableBufferPointer<DecoderLane>, turn: Int) -> Int? {
+        var next: Int?
+        for offset in lanes.indices {
+            let index = (turn + offset) % lanes.count
+            guard !lanes[index].isFinished else { continue }
+            if lanes[index].isReady { return index }
+            next = next ?? index
+        }
+        return next
     }
 
     /// Projects the last block's output onto the vocabulary.
@@ -188,10 +206,8 @@ extension SwitchTransformer {
     }
 
     private func requireValid(_ rows: [DecoderInput]) throws(ModelError) {
-        // A few are compared with each other, which needs no memory.
-        var seen: Set<ObjectIdentifier>? = rows.count > 64 ? [] : nil
-        for index in rows.indices {
-            let row = rows[index]
+        var seen: Set<ObjectIdentifier> = []
+        for (index, row) in rows.enumerated() {
             try self.requireKnown(row.tokens, input: index)
             try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
             guard self.fits(row.cache) else {
@@ -200,11 +216,12 @@ extension SwitchTransformer {
                     message: "row \(index) was encoded by another model; encode it with this one"
                 )
             }
-            var isNew = seen?.insert(ObjectIdentifier(row.cache)).inserted ?? true
-            if seen == nil {
-                for earlier in 0..<index where rows[earlier].cache === row.cache { isNew = false }
-            }
-            guard isNew else {
+            // A few are compared with each other, which takes no memory.
+            let isKnown =
+                rows.count <= 64
+                ? rows[..<index].contains { $0.cache === row.cache }
+                : !seen.insert(ObjectIdentifier(row.cache)).inserted
+            guard !isKnown else {
                 throw ModelError(
                     code: .invalidInput,
                     message: "row \(index) names a cache that an earlier row names too; fork the cache instead"

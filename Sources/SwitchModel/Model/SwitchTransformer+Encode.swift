@@ -122,9 +122,8 @@ extension FloatMatrix {
     /// Copies some rows.
     func gather(_ rows: [Int]) -> FloatMatrix {
         let output = FloatMatrix.temporary(rows: rows.count, columns: self.columns)
-        for index in rows.indices {
-            let source = self.pointer + rows[index] * self.columns
-            (output.pointer + index * self.columns).update(from: source, count: self.columns)
+        for (index, row) in rows.enumerated() {
+            (output.pointer + index * self.columns).update(from: self.pointer + row * self.columns, count: self.columns)
         }
         return output
     }

@@ -42,6 +42,9 @@ public final class SwitchTransformer: Sendable {
     /// (`ModelConfiguration.scalesDecoderOutputs`).
     let headScale: Float
 
+    /// Lists of earlier decoder calls.
+    let lanes = LaneShelf()
+
     /// Loads and packs a model's weights, without the experts.
     ///
     /// - Parameters:
@@ -104,11 +107,10 @@ public final class SwitchTransformer: Sendable {
                 message: "input \(index) has no tokens; give it at least one, the end token"
             )
         }
-        for place in tokens.indices where tokens[place] < 0 || Int(tokens[place]) >= self.embedding.rows {
+        for token in tokens where token < 0 || Int(token) >= self.embedding.rows {
             throw ModelError(
                 code: .invalidInput,
-                message:
-                    "input \(index) has the token id \(tokens[place]), the vocabulary ends at \(self.embedding.rows - 1);"
+                message: "input \(index) has the token id \(token), the vocabulary ends at \(self.embedding.rows - 1);"
                     + " use the tokenizer of this checkpoint"
             )
         }

@@ -187,9 +187,9 @@ struct EmbeddingTable: Sendable {
             guard let base = bytes.baseAddress else {
                 return
             }
-            for index in tokens.indices {
+            for (index, token) in tokens.enumerated() {
                 self.type.read(
-                    base + Int(tokens[index]) * stride,
+                    base + Int(token) * stride,
                     count: self.columns,
                     into: output.pointer + index * self.columns
                 )

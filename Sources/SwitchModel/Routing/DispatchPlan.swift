@@ -26,19 +26,19 @@ public struct ExpertRows: Sendable, Hashable {
 /// Groups ascend by expert; inside a group the tokens keep their order. Dispatched row `r` is source row `sources[r]`.
 public struct DispatchPlan: Sendable, Hashable {
     /// The experts that have rows, ascending.
-    public let groups: [ExpertRows]
+    public private(set) var groups: [ExpertRows] = []
 
     /// For each dispatched row, the row of the layer's input it is a copy of.
-    public let sources: [Int32]
+    public private(set) var sources: [Int32] = []
 
     /// For each dispatched row, the router's probability, by which the expert's output is multiplied.
-    public let combineWeights: [Float]
+    public private(set) var combineWeights: [Float] = []
 
     /// Rows of the layer's input that found their expert at its capacity, ascending.
-    public let droppedForCapacity: [Int32]
+    public private(set) var droppedForCapacity: [Int32] = []
 
     /// Rows of the layer's input that are dropped because a given route says so, ascending, each with its reason.
-    let droppedAsGiven: [GivenDrop]
+    private(set) var droppedAsGiven: [GivenDrop] = []
 
     /// Rows over their expert's capacity, by this plan's count or because a given route says so, each once.
     var overCapacity: [Int32] {
@@ -58,6 +58,9 @@ public struct DispatchPlan: Sendable, Hashable {
     public var rowCount: Int {
         self.sources.count
     }
+
+    /// A plan without rows.
+    init() {}
 
     /// Sorts a step's tokens by expert and drops those over capacity.
     ///
@@ -81,44 +84,58 @@ public struct DispatchPlan: Sendable, Hashable {
         checkpointCapacity: Int,
         layer: Int = 0
     ) {
-        self.init(
-            choices: choices,
+        var counts: [Int] = []
+        self.sort(
+            choices,
             probabilities: probabilities,
             sequences: sequences,
             given: nil,
             expertCount: expertCount,
-            policy: policy,
-            checkpointCapacity: checkpointCapacity,
-            layer: layer
+            limit: policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity),
+            order: policy.order,
+            layer: layer,
+            counts: &counts
         )
     }
 
-    /// Sorts a step's tokens by expert and drops those over capacity, except where given routes say what happens to a
-    /// token: such tokens are not counted against any capacity.
-    init(
-        choices: [Int32],
-        probabilities: [Float],
+    /// Makes this the plan of a step, in the memory that it has already, where no copy of it is left.
+    ///
+    /// Given routes say what happens to their tokens, which are not counted against any capacity.
+    ///
+    /// - Parameters:
+    ///   - choices: The expert of each token, each below `expertCount`.
+    ///   - probabilities: What each token's output is multiplied by; nil for 1.
+    ///   - sequences: The index of the sequence of each token; a sequence's tokens are consecutive.
+    ///   - given: The given route of each token, nil where the router chooses; nil where it always does.
+    ///   - expertCount: Experts in the layer.
+    ///   - limit: How many tokens an expert takes, and whether of each sequence.
+    ///   - order: Which tokens of an expert take its places.
+    ///   - layer: A number for the layer, by which layers draw differently where the order is drawn.
+    ///   - counts: Memory for counts; what it holds does not matter.
+    mutating func sort(
+        _ choices: [Int32],
+        probabilities: [Float]?,
         sequences: [Int32],
         given: [GivenRoute?]?,
         expertCount: Int,
-        policy: CapacityPolicy,
-        checkpointCapacity: Int,
-        layer: Int = 0
+        limit: (tokens: Int, perSequence: Bool),
+        order: DropOrder,
+        layer: Int,
+        counts: inout [Int]
     ) {
-        let limit = policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity)
+        // For each expert the rows that took a place, those that are kept, and where the next one goes.
+        counts.refill(3 * expertCount, with: 0)
+        let (keptAt, nextAt) = (expertCount, 2 * expertCount)
         let ranks: [Int]? =
-            policy.order == .tokens
+            order == .tokens
             ? nil
-            : policy.order.ranks(
+            : order.ranks(
                 of: choices.enumerated().map { Self.takesPlace(given?[$0]) ? $1 : nil },
                 expertCount: expertCount,
                 layer: layer
             )
-        // For each expert the rows that took a place, those that are kept, and where the next one goes: one allocation.
-        var counts = [Int](repeating: 0, count: 3 * expertCount)
-        let (keptAt, nextAt) = (expertCount, 2 * expertCount)
-        var dropped: [Int32] = []
-        var droppedAsGiven: [GivenDrop] = []
+        self.droppedForCapacity.removeAll(keepingCapacity: true)
+        self.droppedAsGiven.removeAll(keepingCapacity: true)
         for token in choices.indices {
             if limit.perSequence, token > 0, sequences[token] != sequences[token - 1] {
                 for expert in 0..<expertCount {
@@ -129,7 +146,7 @@ public struct DispatchPlan: Sendable, Hashable {
             if let route = given?[token] {
                 if let reason = route.reason {
                     if Self.takesPlace(route) { counts[expert] += 1 }
-                    droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
+                    self.droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
                 } else {
                     counts[keptAt + expert] += 1
                 }
@@ -139,41 +156,34 @@ public struct DispatchPlan: Sendable, Hashable {
             if ranks.map({ $0[token] < limit.tokens }) ?? (counts[expert] <= limit.tokens) {
                 counts[keptAt + expert] += 1
             } else {
-                dropped.append(Int32(token))
+                self.droppedForCapacity.append(Int32(token))
             }
         }
-        self.droppedForCapacity = dropped
-        self.droppedAsGiven = droppedAsGiven
-        // The kept tokens, sorted by expert.
-        var groups: [ExpertRows] = []
-        groups.reserveCapacity(min(expertCount, choices.count))
+        self.groups.removeAll(keepingCapacity: true)
         var total = 0
         for expert in 0..<expertCount where counts[keptAt + expert] > 0 {
-            groups.append(ExpertRows(expert: expert, rows: counts[keptAt + expert]))
+            self.groups.append(ExpertRows(expert: expert, rows: counts[keptAt + expert]))
             counts[nextAt + expert] = total
             total += counts[keptAt + expert]
         }
-        var sources = [Int32](repeating: 0, count: total)
-        var weights = [Float](repeating: 0, count: total)
-        // Both lists of those that are not kept ascend, as the tokens do.
+        self.sources.refill(total, with: 0)
+        self.combineWeights.refill(total, with: 1)
+        // Both lists of tokens that are not kept ascend, as the tokens do.
         var (overAt, givenAt) = (0, 0)
         for token in choices.indices {
-            if overAt < dropped.count, dropped[overAt] == token {
+            if overAt < self.droppedForCapacity.count, Int(self.droppedForCapacity[overAt]) == token {
                 overAt += 1
                 continue
             }
-            if givenAt < droppedAsGiven.count, droppedAsGiven[givenAt].row == token {
+            if givenAt < self.droppedAsGiven.count, Int(self.droppedAsGiven[givenAt].row) == token {
                 givenAt += 1
                 continue
             }
-            let expert = Int(choices[token])
-            sources[counts[nextAt + expert]] = Int32(token)
-            weights[counts[nextAt + expert]] = probabilities[token]
-            counts[nextAt + expert] += 1
+            let row = counts[nextAt + Int(choices[token])]
+            counts[nextAt + Int(choices[token])] = row + 1
+            self.sources[row] = Int32(token)
+            if let probabilities { self.combineWeights[row] = probabilities[token] }
         }
-        self.groups = groups
-        self.sources = sources
-        self.combineWeights = weights
     }
 
     /// Whether a token takes a place of its expert: not where its route is given, unless a host lost the row after it had taken
@@ -181,5 +191,13 @@ public struct DispatchPlan: Sendable, Hashable {
     private static func takesPlace(_ route: GivenRoute?) -> Bool {
         guard let route else { return true }
         return route.expert == nil && route.reason != nil && route.reason != .capacity
+    }
+}
+
+extension Array {
+    /// Replaces all elements by a number of equal ones, in the memory that there is where it is enough.
+    mutating func refill(_ count: Int, with element: Element) {
+        self.removeAll(keepingCapacity: true)
+        self.append(contentsOf: repeatElement(element, count: count))
     }
 }
