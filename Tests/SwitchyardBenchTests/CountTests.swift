@@ -122,7 +122,7 @@ struct CountTests {
             of: "--calls",
             from: 64,
             to: 192,
-            ["count-calls", "--in-flight", "\(inFlight)"]
+            ["count-calls", "--in-flight", "\(inFlight)", "--warm-up", "64"]
         )
         self.check("instructions of a call, \(inFlight) in flight", each)
     }

@@ -336,7 +336,9 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     }
 }
 
-/// A layer's work, done when it is waited for. The object is used again for the next layer of the same rows.
+/// A layer's work, done when it is waited for.
+///
+/// The object is used again for the next layer of the same rows.
 private final class LocalPendingExperts: PendingExperts, @unchecked Sendable {
     // Safety: belongs to the thread that begins a layer's work and waits for it.
 
@@ -419,6 +421,6 @@ private final class LocalPendingExperts: PendingExperts, @unchecked Sendable {
         return dropped
     }
 
-    /// Nothing is done that could be stopped: the waiting thread itself computes. Other threads may call this.
+    /// Does nothing, from whichever thread: the waiting thread itself computes.
     func cancel() {}
 }

@@ -240,6 +240,7 @@ struct SparseFeedForward: Sendable {
     ///   - outputs: What the executor gave.
     ///   - width: `d_model`.
     ///   - ranges: Memory for ranges of rows; what it holds does not matter.
+    /// - Throws: `ModelError` where outputs and drops do not name each row once.
     private func requireCoverage(
         of plan: DispatchPlan,
         by outputs: ExpertOutputs,

@@ -4,7 +4,8 @@ internal import Synchronization
 
 // Lists that calls of the model need, kept from one layer and step to the next: where a step is like the one before, it
 // allocates none. Lists have value semantics: one that a copy is left of, such as an executor's of a plan, is not written
-// over, but made anew.
+// over, but made anew. Loops of a step go over indices: in a build without optimisation, whose allocations the tests limit,
+// other loops allocate for every element.
 
 /// The lists of a sparse layer between its halves.
 final class LayerMemory {
@@ -45,11 +46,12 @@ final class LaneMemory: @unchecked Sendable {
         self.tokens.removeAll(keepingCapacity: true)
         self.releaseObjects()
         var (length, hasRoutes) = (1, false)
-        for (index, row) in zip(rows.indices, rows) {
-            for (offset, token) in row.tokens.enumerated() {
+        for index in rows.indices {
+            let row = rows[index]
+            for offset in row.tokens.indices {
                 self.positions.append(DecoderPosition(row: self.caches.count, position: row.cache.length + offset))
                 self.sequences.append(Int32(index))
-                self.tokens.append(token)
+                self.tokens.append(row.tokens[offset])
             }
             length = max(length, row.cache.length + row.tokens.count)
             self.last.append(self.positions.count - 1)

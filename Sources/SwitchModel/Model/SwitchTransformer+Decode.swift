@@ -103,7 +103,7 @@ extension SwitchTransformer {
             for index in lanes.indices { lanes[index].cancel() }
             throw error
         }
-        for row in rows { row.cache.advance(by: row.tokens.count) }
+        for index in rows.indices { rows[index].cache.advance(by: rows[index].tokens.count) }
         if options.collectHiddenStates, let lane = lanes.first {
             record.append(hiddenState: self.decoderNorm(lane.hidden), stack: .decoder)
         }
@@ -115,7 +115,7 @@ extension SwitchTransformer {
         let memory = lanes[0].memory
         if options.logits == .greatest {
             memory.excluded.removeAll(keepingCapacity: true)
-            for row in rows { memory.excluded.append(row.excludedToken.map { Int($0) }) }
+            for index in rows.indices { memory.excluded.append(rows[index].excludedToken.map { Int($0) }) }
         }
         let excluded = options.logits == .greatest ? memory.excluded : nil
         let logits = self.logits(hidden, onlyGreatestExcept: excluded)
@@ -207,7 +207,8 @@ extension SwitchTransformer {
 
     private func requireValid(_ rows: [DecoderInput]) throws(ModelError) {
         var seen: Set<ObjectIdentifier> = []
-        for (index, row) in rows.enumerated() {
+        for index in rows.indices {
+            let row = rows[index]
             try self.requireKnown(row.tokens, input: index)
             try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
             guard self.fits(row.cache) else {
@@ -217,10 +218,10 @@ extension SwitchTransformer {
                 )
             }
             // A few are compared with each other, which takes no memory.
-            let isKnown =
-                rows.count <= 64
-                ? rows[..<index].contains { $0.cache === row.cache }
-                : !seen.insert(ObjectIdentifier(row.cache)).inserted
+            var isKnown = rows.count > 64 && !seen.insert(ObjectIdentifier(row.cache)).inserted
+            if rows.count <= 64 {
+                for earlier in 0..<index where rows[earlier].cache === row.cache { isKnown = true }
+            }
             guard !isKnown else {
                 throw ModelError(
                     code: .invalidInput,

@@ -198,6 +198,7 @@ extension Array {
     /// Replaces all elements by a number of equal ones, in the memory that there is where it is enough.
     mutating func refill(_ count: Int, with element: Element) {
         self.removeAll(keepingCapacity: true)
-        self.append(contentsOf: repeatElement(element, count: count))
+        self.reserveCapacity(count)
+        while self.count < count { self.append(element) }
     }
 }
