@@ -60,27 +60,45 @@ extension ExpertPools {
         load: CallLoad,
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
+        if let preferred, candidates.contains(preferred), self.isFree(preferred, now: now), self.isLocal(preferred) {
+            self.start(preferred, load)
+            return .success(preferred)
+        }
         var free: [Int] = []
-        var local: [Int] = []
         var earliest: ContinuousClock.Instant?
+        free.reserveCapacity(candidates.count)
         for slot in candidates {
             if let notBefore = self.replicas[slot].notBefore, notBefore > now {
                 earliest = min(earliest ?? notBefore, notBefore)
-                continue
+            } else if self.isFree(slot, now: now) {
+                free.append(slot)
             }
-            guard self.replicas[slot].outstanding < self.configuration.outstandingPerReplica else { continue }
-            free.append(slot)
-            if let zone = self.configuration.zone, self.replicas[slot].description?.zone == zone { local.append(slot) }
         }
-        let usable = local.isEmpty ? free : local
-        let isPreferred = preferred.map { usable.contains($0) } ?? false
-        guard let chosen = isPreferred ? preferred : self.lessLoadedOfTwo(usable) else {
+        if free.contains(where: { self.isLocal($0) }) { free.removeAll { !self.isLocal($0) } }
+        let isPreferred = preferred.map { free.contains($0) } ?? false
+        guard let chosen = isPreferred ? preferred : self.lessLoadedOfTwo(free) else {
             return .failure(.allBusy(until: earliest))
         }
-        self.replicas[chosen].outstanding += 1
-        self.replicas[chosen].outstandingRows += load.rows
-        self.replicas[chosen].outstandingWork += load.work
+        self.start(chosen, load)
         return .success(chosen)
+    }
+
+    /// Whether a replica has not asked for a pause, and may have another call in flight.
+    private func isFree(_ slot: Int, now: ContinuousClock.Instant) -> Bool {
+        self.replicas[slot].notBefore.map { $0 <= now } ?? true
+            && self.replicas[slot].outstanding < self.configuration.outstandingPerReplica
+    }
+
+    /// Whether a replica is in the gateway's zone, which every one is of a gateway without a zone.
+    private func isLocal(_ slot: Int) -> Bool {
+        self.configuration.zone.map { self.replicas[slot].description?.zone == $0 } ?? true
+    }
+
+    /// Counts a call as in flight.
+    private mutating func start(_ slot: Int, _ load: CallLoad) {
+        self.replicas[slot].outstanding += 1
+        self.replicas[slot].outstandingRows += load.rows
+        self.replicas[slot].outstandingWork += load.work
     }
 
     /// The replicas that may get a call: the ready ones, or, once all of those have been tried, ejected and draining ones.
@@ -93,7 +111,8 @@ extension ExpertPools {
     ///   - excluded: Slots that have been tried for this call.
     /// - Returns: Slots.
     func candidates(in pool: Int, excluding excluded: [Int]) -> [Int] {
-        let ready = self.pools[pool].ready.filter { !excluded.contains($0) }
+        let all = self.pools[pool].ready
+        let ready = excluded.isEmpty ? all : all.filter { !excluded.contains($0) }
         guard ready.isEmpty else { return ready }
         return self.pools[pool].members
             .filter { slot in

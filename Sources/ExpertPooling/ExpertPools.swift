@@ -109,7 +109,9 @@ public struct ExpertPools: Sendable {
         now: ContinuousClock.Instant
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
         let (pooled, unplaced) = self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
-        guard self.configuration.replicaChoice == .affinity else { return (pooled, unplaced) }
+        guard self.configuration.replicaChoice == .affinity,
+            pooled.contains(where: { self.readyCount(of: $0.pool) > 1 })
+        else { return (pooled, unplaced) }
         var calls: [PoolAssignment] = []
         calls.reserveCapacity(2 * pooled.count)
         for assignment in pooled { self.divide(assignment, in: layer, now: now, into: &calls) }

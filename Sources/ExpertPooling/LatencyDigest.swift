@@ -48,8 +48,8 @@ struct LatencyDigest: Sendable {
         guard self.count >= max(1, minimumCount) else { return nil }
         let wanted = fraction * self.total
         var sum = 0.0
-        for (index, weight) in self.weights.enumerated() {
-            sum += weight
+        for index in self.weights.indices {
+            sum += self.weights[index]
             if sum >= wanted { return Self.upperBound(of: index) }
         }
         return Self.upperBound(of: Self.bucketCount - 1)

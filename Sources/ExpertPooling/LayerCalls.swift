@@ -133,6 +133,7 @@ public struct LayerCalls: Sendable {
         precondition(self.calls.isEmpty, "the calls of \(self.layer) have already been made")
         self.open = assignments.count
         self.timeAllowed = now.duration(to: self.deadline)
+        self.calls.reserveCapacity(assignments.count)
         for assignment in assignments {
             let load = CallLoad(assignment)
             let pool = pools.poolIndex(of: assignment.pool)
@@ -140,6 +141,7 @@ public struct LayerCalls: Sendable {
             self.calls.append(Call(pool: pool, load: load, preferredSlot: assignment.preferredSlot, kind: kind))
         }
         var actions: [LayerAction] = []
+        actions.reserveCapacity(assignments.count)
         for index in self.calls.indices {
             pools.earnHedge(in: self.calls[index].pool)
             self.sendNext(index, pools: &pools, now: now, into: &actions)

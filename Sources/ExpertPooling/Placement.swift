@@ -124,7 +124,8 @@ public struct PlacementTable: Sendable, Equatable {
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
         let own = self.own[layer] ?? []
         let extras = self.extras[layer] ?? [:]
-        var parts: [Int32: [PoolAssignment.Group]] = [:]
+        // Each pool's groups, by its index among the names.
+        var parts = [[PoolAssignment.Group]](repeating: [], count: self.names.count)
         var shared: [(group: PoolAssignment.Group, pools: [Int32])] = []
         var unplaced: [Range<Int>] = []
         var row = 0
@@ -133,11 +134,14 @@ public struct PlacementTable: Sendable, Equatable {
             row = rows.upperBound
             let index = own.indices.contains(group.expert) ? own[group.expert] : -1
             let further = extras.isEmpty ? [] : extras[group.expert] ?? []
-            let usable = further.filter { replicas($0) > 0 }
-                .compactMap { self.names.firstIndex(of: $0).map { Int32($0) } }
+            let usable =
+                further.isEmpty
+                ? []
+                : further.filter { replicas($0) > 0 }
+                    .compactMap { self.names.firstIndex(of: $0).map { Int32($0) } }
             let entry = PoolAssignment.Group(expert: group.expert, rows: rows)
             if usable.isEmpty {
-                if index >= 0 { parts[index, default: []].append(entry) } else { unplaced.append(rows) }
+                if index >= 0 { parts[Int(index)].append(entry) } else { unplaced.append(rows) }
             } else if index >= 0, replicas(self.names[Int(index)]) > 0 {
                 shared.append((entry, [index] + usable.filter { $0 != index }))
             } else {
@@ -147,29 +151,25 @@ public struct PlacementTable: Sendable, Equatable {
         if !shared.isEmpty {
             self.divide(shared, over: &parts, replicas: replicas)
         }
-        let calls = parts.map { index, groups in
-            PoolAssignment(
-                pool: self.names[Int(index)],
-                groups: shared.isEmpty ? groups : groups.sorted { $0.rows.lowerBound < $1.rows.lowerBound }
-            )
+        var calls: [PoolAssignment] = []
+        calls.reserveCapacity(parts.count { !$0.isEmpty })
+        for index in parts.indices where !parts[index].isEmpty {
+            if !shared.isEmpty { parts[index].sort { $0.rows.lowerBound < $1.rows.lowerBound } }
+            calls.append(PoolAssignment(pool: self.names[index], groups: parts[index]))
         }
-        return (calls.sorted { $0.pool < $1.pool }, unplaced)
+        calls.sort { $0.pool < $1.pool }
+        return (calls, unplaced)
     }
 
     /// Divides the rows of experts on several pools, the largest groups first.
     private func divide(
         _ shared: [(group: PoolAssignment.Group, pools: [Int32])],
-        over parts: inout [Int32: [PoolAssignment.Group]],
+        over parts: inout [[PoolAssignment.Group]],
         replicas: (String) -> Int
     ) {
-        var loads: [Int32: Double] = parts.mapValues {
-            $0.reduce(0) { $0 + Double(ExpertWork.of(rows: $1.rows.count)) }
-        }
-        let hosts = Dictionary(
-            uniqueKeysWithValues: Set(shared.flatMap(\.pools)).union(parts.keys)
-                .map { ($0, Double(max(1, replicas(self.names[Int($0)])))) }
-        )
-        func level(_ pool: Int32) -> Double { (loads[pool] ?? 0) / (hosts[pool] ?? 1) }
+        var loads = parts.map { $0.reduce(0) { $0 + Double(ExpertWork.of(rows: $1.rows.count)) } }
+        let hosts = self.names.map { Double(max(1, replicas($0))) }
+        func level(_ pool: Int32) -> Double { loads[Int(pool)] / hosts[Int(pool)] }
         let order = shared.sorted { ($1.group.rows.count, $0.group.expert) < ($0.group.rows.count, $1.group.expert) }
         for (group, pools) in order {
             let byLevel = pools.sorted { (level($0), $0) < (level($1), $1) }
@@ -177,11 +177,11 @@ public struct PlacementTable: Sendable, Equatable {
             if group.rows.count >= Self.rowsWorthDividing {
                 chosen = byLevel.prefix(max(1, group.rows.count * 2 / Self.rowsWorthDividing))
             }
-            let shares = Self.shares(of: group.rows.count, over: chosen.map { (level($0), hosts[$0] ?? 1) })
+            let shares = Self.shares(of: group.rows.count, over: chosen.map { (level($0), hosts[Int($0)]) })
             var start = group.rows.lowerBound
             for (pool, share) in zip(chosen, shares) where share > 0 {
-                parts[pool, default: []].append(.init(expert: group.expert, rows: start..<(start + share)))
-                loads[pool, default: 0] += Double(ExpertWork.of(rows: share))
+                parts[Int(pool)].append(.init(expert: group.expert, rows: start..<(start + share)))
+                loads[Int(pool)] += Double(ExpertWork.of(rows: share))
                 start += share
             }
         }

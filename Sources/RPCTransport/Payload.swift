@@ -51,7 +51,11 @@ public struct Payload: Sendable, Hashable {
             for segment in self.segments { front.writeImmutableBuffer(segment) }
             return [front]
         }
-        return [front] + self.segments
+        var pieces: [ByteBuffer] = []
+        pieces.reserveCapacity(1 + self.segments.count)
+        pieces.append(front)
+        pieces.append(contentsOf: self.segments)
+        return pieces
     }
 
     /// The message in one piece after its prefix, where it is small enough to be joined.

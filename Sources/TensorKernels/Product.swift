@@ -2,6 +2,7 @@
 
 internal import CKernels
 internal import SwitchyardTypes
+internal import Synchronization
 
 /// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
 ///
@@ -128,6 +129,43 @@ public struct Product {
     static let scratchFloats = Int(CK_SCRATCH_FLOATS)
 }
 
+/// A list of products in memory that is used again (``WorkPool/takeProducts()``).
+public final class ProductList: @unchecked Sendable {
+    // Safety: used by one caller at a time, the one that took it from its pool.
+
+    /// The products.
+    public var products: [Product] = []
+}
+
+/// Lists of products that are not in use.
+final class ProductShelf: Sendable {
+    /// Products of the longest list that is kept.
+    private static let mostProducts = 1024
+
+    private let idle = Mutex<[ProductList]>([])
+
+    func take() -> ProductList {
+        self.idle.withLock { $0.popLast() } ?? ProductList()
+    }
+
+    func giveBack(_ list: ProductList) {
+        guard list.products.capacity <= Self.mostProducts else { return }
+        // A list that waits must not keep weights.
+        list.products.removeAll(keepingCapacity: true)
+        self.idle.withLock { $0.append(list) }
+    }
+}
+
+extension WorkPool {
+    /// Hands out an empty list of products.
+    public func takeProducts() -> ProductList { self.productLists.take() }
+
+    /// Takes a list back.
+    ///
+    /// - Parameter list: What ``takeProducts()`` handed out; it must no longer be in use.
+    public func giveBack(_ list: ProductList) { self.productLists.giveBack(list) }
+}
+
 extension WorkPool {
     /// Panel costs below which waking other threads takes longer than the product.
     private static let leastSharedCost = 1 << 13
@@ -220,24 +258,43 @@ extension WorkPool {
         level: KernelLevel,
         quantized base: UnsafeRawPointer?
     ) {
-        func compute(_ range: Range<Int>, _ scratch: UnsafeMutablePointer<Float>) {
-            let low = costs.lowerBound + costs.count * range.lowerBound / parts
-            let high = costs.lowerBound + costs.count * range.upperBound / parts
-            var start = 0
-            var inputs = QuantizedInputs()
-            for product in products where product.rows > 0 {
-                let quantized = inputs.place(of: product, in: base)
-                let cost = product.panelCost
-                let count = product.matrix.panelCount
-                // A panel belongs to the part whose share of the cost it starts in.
-                let first = min(max((low - start + cost - 1) / cost, 0), count)
-                let last = min(max((high - start + cost - 1) / cost, 0), count)
-                if first < last {
-                    product.compute(panels: first..<last, level: level, scratch: scratch, quantized: quantized)
-                }
-                start += cost * count
+        let work = ProductShare(products: products, costs: costs, parts: parts, level: level, base: base, pool: self)
+        withUnsafePointer(to: work) { work in
+            self.run(parts, context: work) { context, range in
+                let work = context.assumingMemoryBound(to: ProductShare.self).pointee
+                for part in range { work.compute(part, work.pool.scratch(ofPart: part)) }
             }
         }
-        if parts == 1 { self.withPartMemory { compute(0..<1, $0) } } else { self.run(parts, body: compute) }
+    }
+}
+
+/// Panels of some products, divided into parts of about the same cost.
+private struct ProductShare {
+    let products: UnsafeBufferPointer<Product>
+    /// The panels are those that start in this range of the products' cost.
+    let costs: Range<Int>
+    let parts: Int
+    let level: KernelLevel
+    /// The quantised inputs, where there are any.
+    let base: UnsafeRawPointer?
+    let pool: WorkPool
+
+    func compute(_ part: Int, _ scratch: UnsafeMutablePointer<Float>) {
+        let low = self.costs.lowerBound + self.costs.count * part / self.parts
+        let high = self.costs.lowerBound + self.costs.count * (part + 1) / self.parts
+        var start = 0
+        var inputs = QuantizedInputs()
+        for product in self.products where product.rows > 0 {
+            let quantized = inputs.place(of: product, in: self.base)
+            let cost = product.panelCost
+            let count = product.matrix.panelCount
+            // A panel belongs to the part whose share of the cost it starts in.
+            let first = min(max((low - start + cost - 1) / cost, 0), count)
+            let last = min(max((high - start + cost - 1) / cost, 0), count)
+            if first < last {
+                product.compute(panels: first..<last, level: self.level, scratch: scratch, quantized: quantized)
+            }
+            start += cost * count
+        }
     }
 }

@@ -20,6 +20,9 @@ public final class WorkPool: Sendable {
     /// Memory for products' quantised inputs.
     let scratch = ScratchShelf()
 
+    /// Memory for lists of products.
+    let productLists = ProductShelf()
+
     private let team: WorkTeam?
     /// The processors of the parts, in their order; empty where threads are not bound.
     private let processors: [Int]
@@ -146,6 +149,26 @@ public final class WorkPool: Sendable {
             body(range, memory.part(range.lowerBound))
         }
     }
+
+    /// Computes `body` over parts, without the allocation that a closure takes which captures what it needs.
+    ///
+    /// - Parameters:
+    ///   - parts: Number of parts, at most one for each thread.
+    ///   - context: What the body needs, valid until this returns.
+    ///   - body: Computes a range of parts, without capturing anything; each has its own ``scratch(ofPart:)``.
+    func run(_ parts: Int, context: UnsafeRawPointer, body: @escaping (UnsafeRawPointer, Range<Int>) -> Void) {
+        precondition(parts <= self.threadCount, "\(parts) parts for \(self.threadCount) threads")
+        self.turn.withLock { _ in
+            guard let team, parts > 1 else {
+                body(context, 0..<parts)
+                return
+            }
+            team.run(count: parts, context: context, body: body)
+        }
+    }
+
+    /// The scratch memory of a part that is being computed: `Product.scratchFloats` floats, and `CK_STREAM_FLOATS` more.
+    func scratch(ofPart part: Int) -> UnsafeMutablePointer<Float> { self.partMemory.part(part) }
 
     /// Lends the calling thread scratch memory, while no part of another piece of work uses it.
     func withPartMemory(_ body: (UnsafeMutablePointer<Float>) -> Void) {

@@ -15,13 +15,14 @@ internal import Musl
 /// A thread claims a part before it computes it, its own first. So the caller never waits for a thread that has not begun: it
 /// computes that thread's part itself. Sleeping and waking take one system call each.
 final class WorkTeam: @unchecked Sendable {
-    // Safety: `body`, `count` and `parts` are written by the caller before it advances `generation`, and read by helpers that
+    // Safety: `context`, `body`, `count` and `parts` are written by the caller before it advances `generation`, and read by helpers that
     // have claimed a part of that generation; the caller does not return before all parts are computed, and no part can be
     // claimed after that.
 
     private(set) var helperCount = 0
     private var threads: [pthread_t] = []
-    private var body: ((Range<Int>) -> Void)?
+    private var context: UnsafeRawPointer?
+    private var body: ((UnsafeRawPointer, Range<Int>) -> Void)?
     private var count = 0
     private var parts = 0
 
@@ -119,29 +120,49 @@ final class WorkTeam: @unchecked Sendable {
     /// Computes all parts and returns when they are computed.
     func run(count: Int, body: (Range<Int>) -> Void) {
         withoutActuallyEscaping(body) { body in
-            self.body = body
-            self.count = count
-            self.parts = min(self.helperCount + 1, count)
-            self.resting.store(false, ordering: .relaxed)
-            self.computed.pointee.store(0, ordering: .relaxed)
-            let number = self.generation.pointee.load(ordering: .relaxed) + 1
-            // Parts that this piece of work does not have are claimed for good, and so is the caller's own.
-            self.claims[0].store(number, ordering: .relaxed)
-            for part in self.parts..<self.room { self.claims[part].store(number, ordering: .relaxed) }
-            self.generation.pointee.store(number, ordering: .sequentiallyConsistent)
-            if self.sleepers.load(ordering: .sequentiallyConsistent) > 0 {
-                self.sleepers.store(0, ordering: .sequentiallyConsistent)
-                ck_wake_all(Self.word(of: self.generation))
+            withUnsafePointer(to: Closure(body: body)) { closure in
+                self.run(count: count, context: closure) { context, range in
+                    context.assumingMemoryBound(to: Closure.self).pointee.body(range)
+                }
             }
-            self.compute(part: 0)
-            if self.helpsOthers { self.computeAll(from: 1, of: number) }
-            self.awaitParts()
-            self.body = nil
         }
     }
 
     /// Sends helpers that spin to sleep.
     func rest() { self.resting.store(true, ordering: .relaxed) }
+
+    private struct Closure {
+        let body: (Range<Int>) -> Void
+    }
+
+    /// Computes all parts and returns when they are computed.
+    ///
+    /// - Parameters:
+    ///   - count: Number of items.
+    ///   - context: What the body needs. A closure that captured it instead would be allocated for each piece of work.
+    ///   - body: Computes a range of items, without capturing anything.
+    func run(count: Int, context: UnsafeRawPointer, body: @escaping (UnsafeRawPointer, Range<Int>) -> Void) {
+        self.context = context
+        self.body = body
+        self.count = count
+        self.parts = min(self.helperCount + 1, count)
+        self.resting.store(false, ordering: .relaxed)
+        self.computed.pointee.store(0, ordering: .relaxed)
+        let number = self.generation.pointee.load(ordering: .relaxed) + 1
+        // Parts that this piece of work does not have are claimed for good, and so is the caller's own.
+        self.claims[0].store(number, ordering: .relaxed)
+        for part in self.parts..<self.room { self.claims[part].store(number, ordering: .relaxed) }
+        self.generation.pointee.store(number, ordering: .sequentiallyConsistent)
+        if self.sleepers.load(ordering: .sequentiallyConsistent) > 0 {
+            self.sleepers.store(0, ordering: .sequentiallyConsistent)
+            ck_wake_all(Self.word(of: self.generation))
+        }
+        self.compute(part: 0)
+        if self.helpsOthers { self.computeAll(from: 1, of: number) }
+        self.awaitParts()
+        self.body = nil
+        self.context = nil
+    }
 
     /// Ends the threads and waits until they have ended.
     func stop() {
@@ -178,7 +199,7 @@ final class WorkTeam: @unchecked Sendable {
     private func compute(part: Int) {
         let parts = self.parts
         let range = (self.count * part / parts)..<(self.count * (part + 1) / parts)
-        self.body?(range)
+        if let context = self.context { self.body?(context, range) }
         let done = self.computed.pointee.add(1, ordering: .sequentiallyConsistent).newValue
         if Int(done) == parts, self.callerSleeps.load(ordering: .sequentiallyConsistent) {
             ck_wake_all(Self.word(of: self.computed))

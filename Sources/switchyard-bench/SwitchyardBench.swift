@@ -35,7 +35,7 @@ struct SwitchyardBench: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
-            BenchStagesCommand.self, CountCallsCommand.self,
+            BenchStagesCommand.self, CountCallsCommand.self, CountStepsCommand.self,
             BenchScaleCommand.self, BenchFrozenCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self,
             BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,

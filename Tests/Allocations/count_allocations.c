@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Counts a process's allocations. Put in front of the C library's allocator with LD_PRELOAD, it lets `switchyard-bench
-// model` say how many a decoder step makes: see docs/benchmarks.md. Where SWITCHYARD_TRACE_ALLOCATIONS is set, what the
-// counted steps allocate is also written to standard error, with the callers' addresses.
+// count-steps` say how many a decoder step makes: see docs/benchmarks.md. Where SWITCHYARD_TRACE_ALLOCATIONS is set, what
+// the counted steps allocate is also written to standard error, with the callers' addresses.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

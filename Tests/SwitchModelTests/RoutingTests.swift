@@ -133,14 +133,18 @@ struct GivenDropTests {
         let given: [GivenRoute?] = [
             GivenRoute(expert: nil, reason: .timeout), nil, nil, GivenRoute(expert: nil, reason: .capacity),
         ]
-        let plan = DispatchPlan(
-            choices: [0, 0, 0, 1],
+        var plan = DispatchPlan()
+        var counts: [Int] = []
+        plan.sort(
+            [0, 0, 0, 1],
             probabilities: [0.5, 0.6, 0.7, 0.8],
             sequences: [0, 0, 0, 0],
             given: given,
             expertCount: 2,
-            policy: .checkpoint,
-            checkpointCapacity: 2
+            limit: (tokens: 2, perSequence: true),
+            order: .tokens,
+            layer: 0,
+            counts: &counts
         )
         // The lost row is the first of two that the expert takes, so the third is over its capacity.
         #expect(plan.sources == [1])

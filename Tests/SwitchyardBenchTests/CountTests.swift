@@ -30,23 +30,19 @@ struct CountTests {
 
     private static let compiler = Self.program("clang", "cc", "gcc")
     private static let valgrind = Self.program("valgrind")
-
-    /// Whether valgrind can run the program: it gives up on the debugging information of builds without optimisation.
+    /// Takes debugging information out of a copy of the program: valgrind gives up on that of builds without optimisation.
+    private static let copier = Self.program("llvm-objcopy", "objcopy")
     private static var canCountInstructions: Bool {
-        #if DEBUG
-        false
-        #else
-        Self.valgrind != nil
-        #endif
+        Self.valgrind != nil && Self.copier != nil && Self.compiler != nil
     }
 
-    /// The library that counts allocations, built for this test.
-    private func withCounter<Result>(_ body: (String) async throws -> Result) async throws -> Result {
+    /// A library of Tests/Allocations to preload, built for this test.
+    private func withLibrary<Result>(_ name: String, _ body: (String) async throws -> Result) async throws -> Result {
         let compiler = try #require(Self.compiler)
         let library = FileManager.default.temporaryDirectory.appendingPathComponent("count-\(UUID().uuidString).so")
             .path
         defer { try? FileManager.default.removeItem(atPath: library) }
-        let source = BenchProgram.root.appendingPathComponent("Tests/Allocations/count_allocations.c").path
+        let source = BenchProgram.root.appendingPathComponent("Tests/Allocations/\(name).c").path
         let built = try await PeerProcess.run(compiler, ["-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"])
         try #require(built.status == 0, "\(built.errors)")
         return try await body(library)
@@ -70,23 +66,25 @@ struct CountTests {
     }
 
     @Test(
-        "a warm decoder step allocates no more than is committed",
+        "a warm decoder step allocates no more than is committed, at both ends of its calls together",
         .enabled(if: CountTests.compiler != nil, "no C compiler is on PATH, so allocations cannot be counted"),
-        arguments: [1, 8]
+        arguments: [1, 8],
+        [0, 2]
     )
-    func stepAllocations(batch: Int) async throws {
-        try await self.withCounter { library in
+    func stepAllocations(batch: Int, hosts: Int) async throws {
+        try await self.withLibrary("count_allocations") { library in
             let output = try await PeerProcess.run(
                 "/usr/bin/env",
                 [
-                    "LD_PRELOAD=\(library)", BenchProgram.path, "model", BenchProgram.miniature, "--batch", "\(batch)",
-                    "--input-tokens", "8", "--new-tokens", "24", "--runs", "1", "--threads", "1",
+                    "LD_PRELOAD=\(library)", BenchProgram.path, "count-steps", BenchProgram.miniature, "--batch",
+                    "\(batch)", "--hosts", "\(hosts)",
                 ]
             )
             #expect(output.status == 0, "\(output.errors)")
             let counts = output.text.split(separator: "\n")
                 .compactMap { self.number(before: " allocations per decoder step", in: $0) }
-            self.check("allocations of a step, batch \(batch)", try #require(counts.first, "\(output.text)"))
+            let way = hosts > 0 ? " through \(hosts) hosts" : ""
+            self.check("allocations of a step\(way), batch \(batch)", try #require(counts.first, "\(output.text)"))
         }
     }
 
@@ -96,7 +94,7 @@ struct CountTests {
         arguments: [1, 64]
     )
     func callAllocations(inFlight: Int) async throws {
-        try await self.withCounter { library in
+        try await self.withLibrary("count_allocations") { library in
             let output = try await PeerProcess.run(
                 "/usr/bin/env",
                 [
@@ -115,25 +113,66 @@ struct CountTests {
         "a call takes no more instructions than are committed",
         .enabled(
             if: CountTests.canCountInstructions,
-            "valgrind is not installed, or cannot read this build without optimisation: no instructions can be counted"
+            "valgrind, objcopy or a C compiler is not installed, so instructions cannot be counted"
         ),
         arguments: [1, 64]
     )
     func callInstructions(inFlight: Int) async throws {
-        let few = try await self.instructions(calls: 128, inFlight: inFlight)
-        let many = try await self.instructions(calls: 640, inFlight: inFlight)
-        self.check("instructions of a call, \(inFlight) in flight", ((many - few) / 512).rounded())
+        let each = try await self.instructions(
+            of: "--calls",
+            from: 64,
+            to: 192,
+            ["count-calls", "--in-flight", "\(inFlight)", "--warm-up", "64"]
+        )
+        self.check("instructions of a call, \(inFlight) in flight", each)
     }
 
-    /// The instructions of a process that makes some calls.
-    private func instructions(calls: Int, inFlight: Int) async throws -> Double {
+    @Test(
+        "a decoder step takes no more instructions than are committed",
+        .enabled(
+            if: CountTests.canCountInstructions,
+            "valgrind, objcopy or a C compiler is not installed, so instructions cannot be counted"
+        ),
+        arguments: [1, 8]
+    )
+    func stepInstructions(batch: Int) async throws {
+        let each = try await self.instructions(
+            of: "--steps",
+            from: 2,
+            to: 10,
+            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)"]
+        )
+        self.check("instructions of a step, batch \(batch)", each)
+    }
+
+    /// What a piece of work takes: the difference between processes that do more and less of it, divided.
+    private func instructions(
+        of option: String,
+        from few: Int,
+        to many: Int,
+        _ command: [String]
+    ) async throws -> Double {
+        let copier = try #require(Self.copier)
+        let program = FileManager.default.temporaryDirectory.appendingPathComponent("bench-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: program) }
+        let copied = try await PeerProcess.run(copier, ["--strip-debug", BenchProgram.path, program])
+        try #require(copied.status == 0, "\(copied.errors)")
+        return try await self.withLibrary("copy_signal_mask") { library in
+            let least = try await self.instructions(program, command + [option, "\(few)"], library)
+            let most = try await self.instructions(program, command + [option, "\(many)"], library)
+            return ((most - least) / Double(many - few)).rounded()
+        }
+    }
+
+    /// The instructions of a process.
+    private func instructions(_ program: String, _ arguments: [String], _ library: String) async throws -> Double {
         let valgrind = try #require(Self.valgrind)
         let output = try await PeerProcess.run(
-            valgrind,
+            "/usr/bin/env",
             [
-                "--tool=callgrind", "--callgrind-out-file=/dev/null", BenchProgram.path, "count-calls", "--calls",
-                "\(calls)", "--in-flight", "\(inFlight)",
-            ]
+                "LD_PRELOAD=\(library)", "SWIFT_DETERMINISTIC_HASHING=1", valgrind, "--tool=callgrind",
+                "--callgrind-out-file=/dev/null", program,
+            ] + arguments
         )
         #expect(output.status == 0, "\(output.errors)")
         // "==123== Collected : 1234567"

@@ -58,8 +58,18 @@ struct LayerCall: Sendable {
         let rowBytes = request.rowByteCount(as: rowType)
         let sent = gradients == nil ? rows : 2 * rows
         let byteCount = sent * rowBytes
-        var tokens = ByteBufferAllocator().buffer(capacity: byteCount)
-        tokens.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
+        let envelope = ForwardRequestEnvelope(
+            modelFingerprint: fingerprint,
+            stack: WireStack(request.layer.stack),
+            layer: UInt32(request.layer.block),
+            groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
+            tokensShape: [UInt32(sent), UInt32(columns)],
+            tokensDType: WireDType(rowType)
+        )
+        let header = envelope.header(tensorByteCount: byteCount)
+        var message = ByteBufferAllocator().buffer(capacity: header.count + byteCount)
+        message.writeBytes(header)
+        message.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             guard var destination = target.baseAddress else {
                 return 0
             }
@@ -81,22 +91,13 @@ struct LayerCall: Sendable {
             }
             return byteCount
         }
-        let envelope = ForwardRequestEnvelope(
-            modelFingerprint: fingerprint,
-            stack: WireStack(request.layer.stack),
-            layer: UInt32(request.layer.block),
-            groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
-            tokensShape: [UInt32(sent), UInt32(columns)],
-            tokensDType: WireDType(rowType)
-        )
-        let header = ByteBuffer(bytes: envelope.header(tensorByteCount: byteCount))
         self.assignment = assignment
         self.columns = columns
         self.rowType = rowType
-        self.tokens = tokens
+        self.tokens = message.getSlice(at: header.count, length: byteCount) ?? ByteBuffer()
         self.isBackward = gradients != nil
         self.bounds = bounds
-        self.payload = Payload(segments: [header, tokens])
+        self.payload = Payload(message)
     }
 
     /// What the call calls.
@@ -184,7 +185,6 @@ struct LayerCall: Sendable {
     /// The reply's outputs in float32, if they fit this call.
     private func check(_ message: ByteBuffer) throws(BadReply) -> (outputs: ReplyRows, load: HostLoad?) {
         let rows = self.assignment.rowCount
-        let expectedShape = [UInt32(rows), UInt32(self.columns)]
         let expectedType = WireDType(self.rowType)
         let expectedBytes = rows * self.columns * self.rowType.byteCount
         let result: Result<(ReplyRows, HostLoad?), BadReply> = message.withUnsafeReadableBytes { bytes in
@@ -194,9 +194,9 @@ struct LayerCall: Sendable {
             guard envelope.outputsDType == expectedType else {
                 return .failure(BadReply("outputs.dtype is \(envelope.outputsDType), not \(expectedType)"))
             }
-            guard envelope.outputsShape == expectedShape else {
-                let shape = envelope.outputsShape.prefix(8)
-                return .failure(BadReply("outputs.shape is \(shape), not \(expectedShape)"))
+            let shape = envelope.outputsShape
+            guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.columns else {
+                return .failure(BadReply("outputs.shape is \(shape.prefix(8)), not \([rows, self.columns])"))
             }
             guard tensor.count == expectedBytes else {
                 return .failure(BadReply("outputs.data has \(tensor.count) bytes, not \(expectedBytes)"))

@@ -97,13 +97,15 @@ final class PendingLayer: PendingExperts, Sendable {
     /// - Parameters:
     ///   - cluster: The expert hosts.
     ///   - layer: The layer.
-    ///   - calls: One call for each pool.
+    ///   - assignments: The rows of each call.
+    ///   - calls: The calls, in the same order.
     ///   - unplaced: Rows whose experts no pool holds, which are dropped.
     ///   - deadline: When the layer stops waiting.
     ///   - trace: The trace of the calls, if there is one.
     init(
         sendingTo cluster: ExpertCluster,
         layer: SparseLayer,
+        assignments: [PoolAssignment],
         calls: [LayerCall],
         unplaced: [Range<Int>],
         deadline: ContinuousClock.Instant,
@@ -117,11 +119,13 @@ final class PendingLayer: PendingExperts, Sendable {
         self.trace = trace
         let policy = cluster.configuration.choice.policy(of: layer)
         // No other thread knows the layer yet, so its state needs no lock.
-        let assignments = calls.map(\.assignment)
         let recomputes = cluster.ownExperts?.policy(assignments, in: layer) ?? .never
         var state = State(
             machine: LayerCalls(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)
         )
+        state.out.reserveCapacity(calls.count)
+        state.answers.reserveCapacity(calls.count)
+        state.outputs.chunks.reserveCapacity(calls.count)
         state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
         let step = cluster.step { cluster, now in
             state.machine.begin(assignments, pools: &cluster.pools, now: now)
@@ -156,6 +160,7 @@ final class PendingLayer: PendingExperts, Sendable {
         trace: StepTrace?
     ) -> Work {
         var work = Work()
+        work.sends.reserveCapacity(step.channels.count)
         var channels = step.channels[...]
         for action in step.actions {
             switch action {
@@ -220,6 +225,7 @@ final class PendingLayer: PendingExperts, Sendable {
         of sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]
     ) -> [(attempt: AttemptID, handle: CallHandle)] {
         var handles: [(attempt: AttemptID, handle: CallHandle)] = []
+        handles.reserveCapacity(sends.count)
         for (attempt, channel, span) in sends {
             guard let channel else {
                 self.record(.failure(RPCError(.unavailable, "the replica has left its pool")), attempt)

@@ -46,6 +46,7 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
         return PendingLayer(
             sendingTo: self.cluster,
             layer: request.layer,
+            assignments: assignments,
             calls: assignments.map {
                 LayerCall(
                     $0,

@@ -98,20 +98,21 @@ public final class RemoteTrainingExperts: TrainingExperts, Sendable {
     private func calls(_ request: TrainingRows) -> PendingLayer {
         let layer = request.rows.layer
         let (assignments, unplaced, deadline) = self.cluster.assignments(of: request.rows.plan.groups, in: layer)
+        let pieces = assignments.flatMap { $0.pieces(of: Self.mostRows) }
         return PendingLayer(
             sendingTo: self.cluster,
             layer: layer,
-            calls: assignments.flatMap { $0.pieces(of: Self.mostRows) }
-                .map {
-                    var call = LayerCall(
-                        $0,
-                        of: request.rows,
-                        gradients: request.gradients,
-                        fingerprint: self.fingerprint
-                    )
-                    call.isTraining = true
-                    return call
-                },
+            assignments: pieces,
+            calls: pieces.map {
+                var call = LayerCall(
+                    $0,
+                    of: request.rows,
+                    gradients: request.gradients,
+                    fingerprint: self.fingerprint
+                )
+                call.isTraining = true
+                return call
+            },
             unplaced: unplaced,
             deadline: deadline
         )

@@ -100,8 +100,10 @@ final class ClientCall {
             }
             timeout = left > Timeout.horizonNanoseconds ? nil : Timeout(coveringNanoseconds: left)
         }
-        let whole = self.messages.count == 1 ? self.configuration.compression.joined(self.messages[0]) : nil
-        let pieces = whole == nil ? self.messages.flatMap { self.framed($0) } : []
+        let isOne = self.messages.count == 1
+        let whole = isOne ? self.configuration.compression.joined(self.messages[0]) : nil
+        let pieces =
+            whole != nil ? [] : isOne ? self.framed(self.messages[0]) : self.messages.flatMap { self.framed($0) }
         let sent = self.messages
         if self.retries.isCommitted { self.messages = [] }
         do throws(HTTP2CodecError) {
@@ -244,12 +246,12 @@ final class ClientCall {
             self.waitTimer = nil
         }
         self.token.detach()
-        let writeError =
+        if let gate = self.gate {
             switch result {
-            case .success: RPCError(.internal, "the call has ended; write before its status arrives")
-            case .failure(let error): error
+            case .success: gate.close(RPCError(.internal, "the call has ended; write before its status arrives"))
+            case .failure(let error): gate.close(error)
             }
-        self.gate?.close(writeError)
+        }
         switch sink {
         case .unary(let completion):
             switch result {

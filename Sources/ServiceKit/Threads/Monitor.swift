@@ -15,6 +15,7 @@ internal import Musl
 public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     // Safety: `state` is touched only between a lock and an unlock of `mutex`.
 
+    private let memory: UnsafeMutableRawPointer
     private let state: UnsafeMutablePointer<State>
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
@@ -37,9 +38,18 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     ) {
         self.spin = spin
         self.onChange = onChange
-        self.state = .allocate(capacity: 1)
-        self.mutex = .allocate(capacity: 1)
-        self.condition = .allocate(capacity: 1)
+        // One allocation for all three, since a monitor is made for each layer of a step.
+        let alignment = max(16, MemoryLayout<State>.alignment)
+        func aligned(_ byteCount: Int) -> Int { (byteCount + alignment - 1) / alignment * alignment }
+        let mutexOffset = aligned(MemoryLayout<State>.size)
+        let conditionOffset = mutexOffset + aligned(MemoryLayout<pthread_mutex_t>.size)
+        self.memory = .allocate(
+            byteCount: conditionOffset + MemoryLayout<pthread_cond_t>.size,
+            alignment: alignment
+        )
+        self.state = self.memory.bindMemory(to: State.self, capacity: 1)
+        self.mutex = (self.memory + mutexOffset).bindMemory(to: pthread_mutex_t.self, capacity: 1)
+        self.condition = (self.memory + conditionOffset).bindMemory(to: pthread_cond_t.self, capacity: 1)
         self.state.initialize(to: state)
         self.mutex.initialize(to: pthread_mutex_t())
         self.condition.initialize(to: pthread_cond_t())
@@ -54,10 +64,8 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     deinit {
         pthread_cond_destroy(self.condition)
         pthread_mutex_destroy(self.mutex)
-        self.condition.deallocate()
-        self.mutex.deallocate()
         self.state.deinitialize(count: 1)
-        self.state.deallocate()
+        self.memory.deallocate()
     }
 
     /// Reads or changes the value without waking waiting threads.

@@ -17,6 +17,9 @@ public struct ExpertLayerRequest: Sendable {
     /// For each row of `hidden`, the index of its sequence in the call's inputs.
     public let sequences: [Int32]
 
+    /// What the executor keeps from layer to layer; nil where there is nowhere to keep anything.
+    public let memory: ExecutorMemory?
+
     /// Describes a layer's work.
     ///
     /// - Parameters:
@@ -24,11 +27,19 @@ public struct ExpertLayerRequest: Sendable {
     ///   - plan: The tokens, sorted by expert.
     ///   - hidden: The layer's normalised input, `[tokens, d_model]`.
     ///   - sequences: For each row of `hidden`, the index of its sequence.
-    public init(layer: SparseLayer, plan: DispatchPlan, hidden: FloatMatrix, sequences: [Int32]) {
+    ///   - memory: What the executor keeps from layer to layer.
+    public init(
+        layer: SparseLayer,
+        plan: DispatchPlan,
+        hidden: FloatMatrix,
+        sequences: [Int32],
+        memory: ExecutorMemory? = nil
+    ) {
         self.layer = layer
         self.plan = plan
         self.hidden = hidden
         self.sequences = sequences
+        self.memory = memory
     }
 
     /// Bytes of one dispatched row: `d_model` float32 elements.

@@ -200,6 +200,12 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         outputs: UnsafeMutablePointer<Float>,
         pauses: WorkPauses? = nil
     ) throws(ExpertError) {
+        let rows = groups.reduce(0) { $0 + $1.rows }
+        if rows > 0, rows <= Self.slabRows {
+            let work = try self.work(of: groups, rows: rows, layer: layer, tokens: tokens, outputs: outputs)
+            work.run(pauses: pauses)
+            return
+        }
         let slabs = try self.slabs(of: groups, layer: layer)
         var row = 0
         for slab in slabs {
@@ -208,15 +214,41 @@ public final class LocalExperts: ExpertExecutor, Sendable {
                 width: self.feedForwardWidth,
                 isGated: self.isGated,
                 activation: self.activation,
-                networks: slab.count
+                pool: self.pool
             )
             for part in slab {
                 let offset = row * self.modelWidth
                 work.add(part.expert, rows: part.rows, input: tokens + offset, output: outputs + offset)
                 row += part.rows
             }
-            work.run(on: self.pool, pauses: pauses)
+            work.run(pauses: pauses)
         }
+    }
+
+    /// The work for rows that are one slab.
+    private func work(
+        of groups: [ExpertRows],
+        rows: Int,
+        layer: SparseLayer,
+        tokens: UnsafePointer<Float>,
+        outputs: UnsafeMutablePointer<Float>
+    ) throws(ExpertError) -> FeedForwardWork {
+        let experts = try self.experts(of: layer)
+        var work = FeedForwardWork(
+            rows: rows,
+            width: self.feedForwardWidth,
+            isGated: self.isGated,
+            activation: self.activation,
+            pool: self.pool
+        )
+        var row = 0
+        for group in groups {
+            let expert = try Self.expert(of: group, among: experts, layer: layer)
+            let offset = row * self.modelWidth
+            work.add(expert, rows: group.rows, input: tokens + offset, output: outputs + offset)
+            row += group.rows
+        }
+        return work
     }
 
     /// Prepares a layer's work, which `wait` does on the calling thread and the pool.
@@ -226,7 +258,14 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// - Parameter request: The layer's work.
     /// - Returns: A handle for the outputs.
     public func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
-        LocalPendingExperts(experts: self, request: request)
+        if let kept = request.memory?.kept as? LocalPendingExperts, kept.isFree {
+            kept.begin(request, experts: self)
+            return kept
+        }
+        let pending = LocalPendingExperts()
+        pending.begin(request, experts: self)
+        request.memory?.kept = pending
+        return pending
     }
 
     /// Shares rows among the threads, where they are many.
@@ -240,30 +279,46 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         let rows: Int
     }
 
-    /// Looks the experts up and cuts the rows into slabs.
-    func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+    /// A layer's experts.
+    private func experts(of layer: SparseLayer) throws(ExpertError) -> [Int: FeedForwardWeights] {
         guard let experts = self.layers[layer] else {
             throw ExpertError(
                 code: .unknownLayer,
                 message: "no experts of \(layer.stack) block \(layer.block) are held here; ask a host that lists them"
             )
         }
+        return experts
+    }
+
+    /// The expert that a group names, if it is held and the group has rows.
+    private static func expert(
+        of group: ExpertRows,
+        among experts: [Int: FeedForwardWeights],
+        layer: SparseLayer
+    ) throws(ExpertError) -> FeedForwardWeights {
+        guard let expert = experts[group.expert] else {
+            throw ExpertError(
+                code: .notHeld,
+                message: "expert \(group.expert) of \(layer.stack) block \(layer.block) is not held here;"
+                    + " ask a host that lists it"
+            )
+        }
+        guard group.rows > 0 else {
+            throw ExpertError(
+                code: .invalidGroup,
+                message: "expert \(group.expert) has a group of \(group.rows) rows; send groups of at least 1"
+            )
+        }
+        return expert
+    }
+
+    /// Looks the experts up and cuts the rows into slabs.
+    func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+        let experts = try self.experts(of: layer)
         var slabs: [[Part]] = []
         var room = 0
         for group in groups {
-            guard let expert = experts[group.expert] else {
-                throw ExpertError(
-                    code: .notHeld,
-                    message: "expert \(group.expert) of \(layer.stack) block \(layer.block) is not held here;"
-                        + " ask a host that lists it"
-                )
-            }
-            guard group.rows > 0 else {
-                throw ExpertError(
-                    code: .invalidGroup,
-                    message: "expert \(group.expert) has a group of \(group.rows) rows; send groups of at least 1"
-                )
-            }
+            let expert = try Self.expert(of: group, among: experts, layer: layer)
             var left = group.rows
             while left > 0 {
                 if room == 0 {
@@ -282,58 +337,90 @@ public final class LocalExperts: ExpertExecutor, Sendable {
 }
 
 /// A layer's work, done when it is waited for.
-private struct LocalPendingExperts: PendingExperts {
-    let experts: LocalExperts
-    let request: ExpertLayerRequest
+///
+/// The object is used again for the next layer of the same rows.
+private final class LocalPendingExperts: PendingExperts, @unchecked Sendable {
+    // Safety: belongs to the thread that begins a layer's work and waits for it.
+
+    private var work: (request: ExpertLayerRequest, experts: LocalExperts)?
+    private var held: [ExpertRows] = []
+    /// The rows of the plan that are computed, consecutive ones together.
+    private var runs: [Range<Int>] = []
+    private var chunks: [ExpertOutputs.Chunk] = []
+
+    /// Whether no work waits to be done.
+    var isFree: Bool { self.work == nil }
+
+    func begin(_ request: ExpertLayerRequest, experts: LocalExperts) {
+        // Without its memory, in which this object is kept.
+        let request = ExpertLayerRequest(
+            layer: request.layer,
+            plan: request.plan,
+            hidden: request.hidden,
+            sequences: request.sequences
+        )
+        self.work = (request, experts)
+    }
 
     func wait() throws -> ExpertOutputs {
-        let plan = self.request.plan
-        var held: [ExpertRows] = []
-        var rows: [Range<Int>] = []
-        held.reserveCapacity(plan.groups.count)
-        rows.reserveCapacity(plan.groups.count)
-        var dropped: [ExpertOutputs.Dropped] = []
-        var start = 0
-        for group in plan.groups {
-            let range = start..<(start + group.rows)
-            if self.experts.holds(self.request.layer, expert: group.expert) {
-                held.append(group)
-                rows.append(range)
-            } else {
-                dropped.append(.init(rows: range, reason: .unavailable))
-            }
-            start = range.upperBound
+        guard let (request, experts) = self.work else {
+            preconditionFailure("a layer's work is waited for once")
         }
-        guard !held.isEmpty else {
-            return ExpertOutputs(chunks: [], dropped: dropped)
-        }
-        let count = held.reduce(0) { $0 + $1.rows }
-        let width = self.request.hidden.columns
-        let tokens = FloatMatrix.temporary(rows: count, columns: width)
-        let outputs = FloatMatrix.temporary(rows: count, columns: width)
-        var chunks: [ExpertOutputs.Chunk] = []
-        chunks.reserveCapacity(rows.count)
+        // An object that is kept must not keep the experts.
+        self.work = nil
+        let dropped = self.divide(request, among: experts)
+        let rows = self.held.reduce(0) { $0 + $1.rows }
+        self.chunks.removeAll(keepingCapacity: true)
+        guard rows > 0 else { return ExpertOutputs(chunks: [], dropped: dropped) }
+        let width = request.hidden.columns
+        let tokens = FloatMatrix.temporary(rows: rows, columns: width)
+        let outputs = FloatMatrix.temporary(rows: rows, columns: width)
         var row = 0
-        for range in rows {
-            self.experts.share(range.count, width: width) { part in
-                self.request.gather(
-                    rows: (range.lowerBound + part.lowerBound)..<(range.lowerBound + part.upperBound),
-                    into: UnsafeMutableRawPointer(tokens.pointer + (row + part.lowerBound) * width)
+        for run in self.runs {
+            let first = row
+            experts.share(run.count, width: width) { part in
+                request.gather(
+                    rows: (run.lowerBound + part.lowerBound)..<(run.lowerBound + part.upperBound),
+                    into: UnsafeMutableRawPointer(tokens.pointer + (first + part.lowerBound) * width)
                 )
             }
-            chunks.append(
-                .init(rows: range, storage: MatrixOutputs(matrix: outputs, rows: row..<(row + range.count)))
-            )
-            row += range.count
+            row += run.count
+            self.chunks.append(.init(rows: run, storage: MatrixOutputs(matrix: outputs, rows: first..<row)))
         }
-        try self.experts.forward(
-            layer: self.request.layer,
-            groups: held,
+        try experts.forward(
+            layer: request.layer,
+            groups: self.held,
             tokens: tokens.pointer,
             outputs: outputs.pointer
         )
-        return ExpertOutputs(chunks: chunks, dropped: dropped)
+        return ExpertOutputs(chunks: self.chunks, dropped: dropped)
     }
 
+    /// Finds the groups whose experts are held.
+    ///
+    /// - Returns: The rows of the others.
+    private func divide(_ request: ExpertLayerRequest, among experts: LocalExperts) -> [ExpertOutputs.Dropped] {
+        self.held.removeAll(keepingCapacity: true)
+        self.runs.removeAll(keepingCapacity: true)
+        var dropped: [ExpertOutputs.Dropped] = []
+        var start = 0
+        for group in request.plan.groups {
+            let rows = start..<(start + group.rows)
+            start = rows.upperBound
+            guard experts.holds(request.layer, expert: group.expert) else {
+                dropped.append(.init(rows: rows, reason: .unavailable))
+                continue
+            }
+            self.held.append(group)
+            if let last = self.runs.last, last.upperBound == rows.lowerBound {
+                self.runs[self.runs.count - 1] = last.lowerBound..<rows.upperBound
+            } else {
+                self.runs.append(rows)
+            }
+        }
+        return dropped
+    }
+
+    /// Does nothing, from whichever thread: the waiting thread itself computes.
     func cancel() {}
 }

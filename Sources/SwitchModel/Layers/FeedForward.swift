@@ -104,10 +104,11 @@ struct FeedForward: Sendable {
             rows: input.rows,
             width: self.weights.inner.outputs,
             isGated: self.weights.factor != nil,
-            activation: self.activation
+            activation: self.activation,
+            pool: pool
         )
         work.add(self.weights, rows: input.rows, input: input.pointer, output: output.pointer)
-        work.run(on: pool)
+        work.run()
         return output
     }
 }
@@ -120,8 +121,10 @@ struct FeedForwardWork {
     private let inner: FloatMatrix
     /// What gated networks multiply the activations with, `[rows, d_ff]`; nil where they are not gated.
     private let factors: FloatMatrix?
-    private var first: [Product] = []
-    private var second: [Product] = []
+    /// Threads that share the work.
+    private let pool: WorkPool
+    private let first: ProductList
+    private let second: ProductList
     /// The networks with biases, each with its first row and where its outputs go.
     private var biased: [Biased] = []
     private var next = 0
@@ -140,14 +143,15 @@ struct FeedForwardWork {
     ///   - width: `d_ff`.
     ///   - isGated: Whether the networks are gated.
     ///   - activation: Their activation.
-    ///   - networks: How many networks will be added.
-    init(rows: Int, width: Int, isGated: Bool, activation: Activation, networks: Int = 1) {
+    ///   - pool: Threads that share the work.
+    init(rows: Int, width: Int, isGated: Bool, activation: Activation, pool: WorkPool) {
         self.activation = activation
         self.stride = FeedForward.innerStride(width: width)
         self.inner = FloatMatrix.temporary(rows: rows, columns: self.stride)
         self.factors = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
-        self.first.reserveCapacity(isGated ? 2 * networks : networks)
-        self.second.reserveCapacity(networks)
+        self.pool = pool
+        self.first = pool.takeProducts()
+        self.second = pool.takeProducts()
     }
 
     /// Adds a network.
@@ -168,7 +172,7 @@ struct FeedForwardWork {
             self.biased.append(Biased(biases: biases, firstRow: self.next, rows: rows, output: output))
         }
         self.next += rows
-        self.first.append(
+        self.first.products.append(
             Product(
                 weights.inner,
                 input: input,
@@ -180,21 +184,22 @@ struct FeedForwardWork {
         )
         if let matrix = weights.factor, let factors = self.factors {
             let output = factors.pointer + offset
-            self.first.append(Product(matrix, input: input, rows: rows, output: output, outputStride: self.stride))
+            self.first.products.append(
+                Product(matrix, input: input, rows: rows, output: output, outputStride: self.stride)
+            )
         }
         let inner = self.inner.pointer + offset
-        self.second.append(
+        self.second.products.append(
             Product(weights.wo, input: inner, inputStride: self.stride, rows: rows, output: output)
         )
     }
 
-    /// Computes all.
+    /// Computes all, once, and gives the lists back.
     ///
-    /// - Parameters:
-    ///   - pool: Threads that share the work.
-    ///   - pauses: Where to pause; nowhere if omitted.
-    func run(on pool: WorkPool, pauses: WorkPauses? = nil) {
-        pool.run(self.first, pauses: pauses)
+    /// - Parameter pauses: Where to pause; nowhere if omitted.
+    func run(pauses: WorkPauses? = nil) {
+        let pool = self.pool
+        pool.run(self.first.products, pauses: pauses)
         for part in self.biased {
             let offset = part.firstRow * self.stride
             part.biases.inner.add(to: self.inner.pointer + offset, stride: self.stride, rows: part.rows, pool: pool)
@@ -210,7 +215,7 @@ struct FeedForwardWork {
         }
         // Without biases the products have rectified their results already.
         if self.activation != .relu || self.factors != nil || !self.biased.isEmpty {
-            let width = self.second.first?.matrix.inputs ?? 0
+            let width = self.second.products.first?.matrix.inputs ?? 0
             WorkPool.share(self.next, width: width, among: pool) { rows in
                 for row in rows {
                     let offset = row * self.stride
@@ -222,10 +227,12 @@ struct FeedForwardWork {
                 }
             }
         }
-        pool.run(self.second, pauses: pauses)
+        pool.run(self.second.products, pauses: pauses)
         for part in self.biased {
             part.biases.wo.add(to: part.output, stride: part.biases.wo.values.columns, rows: part.rows, pool: pool)
         }
+        pool.giveBack(self.first)
+        pool.giveBack(self.second)
     }
 }
 

@@ -50,34 +50,39 @@ struct SparseFeedForward: Sendable {
         record: inout RoutingRecord
     ) -> Out {
         let given = step.given?[self.layer]
-        let decision = self.route(input, given: given, step: step, record: &record)
-        let plan = DispatchPlan(
-            choices: decision.choices,
-            probabilities: self.scalesByProbability
-                ? decision.probabilities : [Float](repeating: 1, count: decision.probabilities.count),
+        let memory = step.memory
+        self.route(input, given: given, step: step, into: &memory.decision, record: &record)
+        let experts = self.router.weights.outputs
+        let policy = step.options.capacityPolicy
+        memory.plan.sort(
+            memory.decision.choices,
+            probabilities: self.scalesByProbability ? memory.decision.probabilities : nil,
             sequences: step.sequences,
             given: given,
-            expertCount: self.router.weights.outputs,
-            policy: step.options.capacityPolicy,
-            checkpointCapacity: self.checkpointCapacity,
-            layer: self.layer.block
+            expertCount: experts,
+            limit: policy.limit(tokens: input.rows, experts: experts, checkpoint: self.checkpointCapacity),
+            order: policy.order,
+            layer: self.layer.block,
+            counts: &memory.counts
         )
         record.noteRouted(sequences: step.sequences)
+        let plan = memory.plan
         let passed = self.droppedTokens == .pass && !plan.overCapacity.isEmpty ? input : nil
         guard plan.rowCount > 0 else {
-            return Out(residual: residual, passed: passed, plan: plan, decision: decision, pending: nil)
+            return Out(residual: residual, passed: passed, plan: plan, decision: memory.decision, pending: nil)
         }
         let request = ExpertLayerRequest(
             layer: self.layer,
             plan: plan,
             hidden: input,
-            sequences: step.sequences
+            sequences: step.sequences,
+            memory: memory.executor
         )
         return Out(
             residual: residual,
             passed: passed,
             plan: plan,
-            decision: decision,
+            decision: memory.decision,
             pending: step.experts.begin(request)
         )
     }
@@ -87,20 +92,21 @@ struct SparseFeedForward: Sendable {
         _ input: FloatMatrix,
         given: [GivenRoute?]?,
         step: StepContext,
+        into decision: inout Router.Decision,
         record: inout RoutingRecord
-    ) -> Router.Decision {
+    ) {
         guard step.options.collectRouterStatistics else {
-            return self.router(input, given: given, pool: step.pool)
+            self.router(input, given: given, pool: step.pool, into: &decision)
+            return
         }
         var statistics: [Int: RouterStatistics] = [:]
         let fresh = RouterStatistics(layer: self.layer, expertCount: self.router.weights.outputs)
-        let decision = self.router(input, given: given, pool: step.pool) { token, scores, expert in
+        self.router(input, given: given, pool: step.pool, into: &decision) { token, scores, expert in
             statistics[Int(step.sequences[token]), default: fresh].add(scores, sentTo: expert)
         }
         for (sequence, statistics) in statistics {
             record.append(statistics, input: sequence)
         }
-        return decision
     }
 
     /// Computes the second half: `residual + p * expert(input)` for each token that an expert answered, the residual
@@ -139,7 +145,7 @@ struct SparseFeedForward: Sendable {
             // The experts' hosts may share the processors.
             if !pending.isReady { step.pool.rest() }
             let answer = try pending.wait()
-            try self.requireCoverage(of: out.plan, by: answer, width: out.residual.columns)
+            try self.requireCoverage(of: out.plan, by: answer, width: out.residual.columns, &step.memory.ranges)
             for range in answer.dropped {
                 for row in range.rows {
                     drop(out.plan.sources[row], range.reason)
@@ -236,9 +242,20 @@ struct SparseFeedForward: Sendable {
     }
 
     /// An executor is foreign code: its results are checked before they are used to read memory.
-    private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
-        var ranges: [Range<Int>] = []
-        ranges.reserveCapacity(outputs.chunks.count + outputs.dropped.count)
+    ///
+    /// - Parameters:
+    ///   - plan: What was requested.
+    ///   - outputs: What the executor gave.
+    ///   - width: `d_model`.
+    ///   - ranges: Memory for ranges of rows; what it holds does not matter.
+    /// - Throws: `ModelError` where outputs and drops do not name each row once.
+    private func requireCoverage(
+        of plan: DispatchPlan,
+        by outputs: ExpertOutputs,
+        width: Int,
+        _ ranges: inout [Range<Int>]
+    ) throws(ModelError) {
+        ranges.removeAll(keepingCapacity: true)
         for chunk in outputs.chunks {
             var count = 0
             chunk.storage.withUnsafeBytes { count = $0.count }
@@ -251,7 +268,7 @@ struct SparseFeedForward: Sendable {
             }
             ranges.append(chunk.rows)
         }
-        ranges.append(contentsOf: outputs.dropped.map(\.rows))
+        for part in outputs.dropped { ranges.append(part.rows) }
         ranges.sort { $0.lowerBound < $1.lowerBound }
         var next = 0
         for range in ranges where !range.isEmpty {

@@ -5,21 +5,19 @@ internal import SwitchyardTypes
 internal import TensorKernels
 
 /// A micro-batch of a decoder call: some rows on their way through the blocks, from one layer of experts to the next.
-final class DecoderLane {
+struct DecoderLane {
     private let model: SwitchTransformer
     private let step: StepContext
-    private let positions: [DecoderPosition]
-    private let caches: [DecoderCache]
-    /// Each row's encoded sequence; none in a model without an encoder.
-    private let sequences: [EncodedSequence]
-    private let bias: RelativeBias.Span?
+    /// The lists of the rows.
+    let memory: LaneMemory
 
     /// `[tokens, d_model]`.
     private(set) var hidden: FloatMatrix
-    /// For each row the index of its last token.
-    let last: [Int]
     private var block = 0
     private var out: (sublayer: SparseFeedForward, work: SparseFeedForward.Out)?
+
+    /// For each row the index of its last token.
+    var last: [Int] { self.memory.last }
 
     /// Looks up the tokens' embeddings and makes room in the rows' caches.
     ///
@@ -28,42 +26,33 @@ final class DecoderLane {
     ///   - rows: The rows, checked; the record names them by their indices in the whole array.
     ///   - experts: Where the experts are.
     ///   - options: How to run the call.
+    ///   - memory: Lists for the lane alone, of the same model; what they hold is replaced.
     init(
         _ model: SwitchTransformer,
         rows: ArraySlice<DecoderInput>,
         experts: any ExpertExecutor,
-        options: StepOptions
+        options: StepOptions,
+        memory: LaneMemory = LaneMemory()
     ) {
-        var positions: [DecoderPosition] = []
-        var last: [Int] = []
-        var sequences: [Int32] = []
-        positions.reserveCapacity(rows.count)
-        last.reserveCapacity(rows.count)
-        sequences.reserveCapacity(rows.count)
-        for (lane, index) in rows.indices.enumerated() {
-            let row = rows[index]
-            for offset in row.tokens.indices {
-                positions.append(DecoderPosition(row: lane, position: row.cache.length + offset))
-                sequences.append(Int32(index))
-            }
-            last.append(positions.count - 1)
-            row.cache.reserve(row.tokens.count)
+        let (length, hasRoutes) = memory.take(rows)
+        if memory.bias.map({ $0.length < length }) ?? true {
+            memory.bias = model.decoderBias?.span(length: (length + Self.biasStep - 1) / Self.biasStep * Self.biasStep)
         }
         self.model = model
         self.step = StepContext(
             options: options,
             experts: experts,
             pool: model.pool,
-            sequences: sequences,
-            given: rows.contains { $0.routes != nil } ? GivenRoutes(rows.map { ($0.routes, $0.tokens.count) }) : nil
+            sequences: memory.sequences,
+            given: hasRoutes ? GivenRoutes(rows.map { ($0.routes, $0.tokens.count) }) : nil,
+            memory: memory.layer
         )
-        self.positions = positions
-        self.last = last
-        self.caches = rows.map(\.cache)
-        self.sequences = self.caches.compactMap(\.sequence)
-        self.bias = model.decoderBias?.span(length: (positions.map(\.position).max() ?? 0) + 1)
-        self.hidden = model.embedding(rows.flatMap(\.tokens))
+        self.memory = memory
+        self.hidden = model.embedding(memory.tokens)
     }
+
+    /// Biases are laid out for this many positions at a time, so that most steps find those of the step before.
+    private static let biasStep = 64
 
     /// Whether all blocks are done.
     var isFinished: Bool {
@@ -76,7 +65,7 @@ final class DecoderLane {
     }
 
     /// Waits for the experts in flight, then computes until the next experts are in flight, or to the end.
-    func advance(record: inout RoutingRecord) throws {
+    mutating func advance(record: inout RoutingRecord) throws {
         if let (sublayer, work) = self.out {
             self.out = nil
             self.hidden = try sublayer.finish(work, step: self.step, record: &record)
@@ -89,9 +78,9 @@ final class DecoderLane {
             }
             let attended = block.attention(
                 block.attentionNorm(self.hidden, pool: self.model.pool),
-                positions: self.positions,
-                caches: self.caches,
-                bias: self.bias,
+                positions: self.memory.positions,
+                caches: self.memory.caches,
+                bias: self.memory.bias,
                 pool: self.model.pool
             )
             let (hidden, update) = self.attendAcross(block, attended)
@@ -120,8 +109,8 @@ final class DecoderLane {
         let (hidden, normed) = cross.norm.adding(attended, to: self.hidden, pool: self.model.pool)
         let crossed = cross.attention(
             normed,
-            positions: self.positions,
-            sequences: self.sequences,
+            positions: self.memory.positions,
+            sequences: self.memory.encoded,
             pool: self.model.pool
         )
         return (hidden, crossed)

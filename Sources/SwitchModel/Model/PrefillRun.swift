@@ -23,7 +23,7 @@ public final class PrefillRun: InputPass {
     private let model: SwitchTransformer
     private let rows: [DecoderInput]
     /// Nil where no prompt has a token.
-    private let lane: DecoderLane?
+    private var lane: DecoderLane?
     private let options: StepOptions
     /// The prompts' final hidden states, one after another, once all blocks are done.
     private var hidden: FloatMatrix?
@@ -90,9 +90,9 @@ public final class PrefillRun: InputPass {
     /// - Parameter record: Counts what happens to the tokens.
     /// - Throws: What the expert executor throws, and `ModelError` when its outputs are malformed.
     public func advance(record: inout RoutingRecord) throws {
-        guard let lane, self.hidden == nil else { return }
-        try lane.advance(record: &record)
-        guard lane.isFinished else { return }
+        guard self.hidden == nil else { return }
+        try self.lane?.advance(record: &record)
+        guard let lane = self.lane, lane.isFinished else { return }
         for row in self.rows { row.cache.advance(by: row.tokens.count) }
         let hidden = self.model.decoderNorm(lane.hidden, pool: self.model.pool)
         if self.options.collectHiddenStates { record.append(hiddenState: hidden, stack: .decoder) }

@@ -103,4 +103,7 @@ struct StepContext {
 
     /// Where some tokens go whatever the routers would choose; nil where there are none.
     let given: GivenRoutes?
+
+    /// The lists of the sparse layers, which use them in turn.
+    var memory = LayerMemory()
 }

@@ -72,56 +72,87 @@ extension SwitchTransformer {
         guard !rows.isEmpty else {
             return FloatMatrix(rows: 0, columns: self.head.outputs)
         }
-        let lanes = options.microBatches(of: rows.map(\.tokens.count))
-            .map { DecoderLane(self, rows: rows[$0], experts: experts, options: options) }
+        func begin(_ rows: ArraySlice<DecoderInput>) -> DecoderLane {
+            DecoderLane(self, rows: rows, experts: experts, options: options, memory: self.lanes.take())
+        }
+        guard options.microBatches > 1 else {
+            var lane = begin(rows[...])
+            return try withUnsafeMutablePointer(to: &lane) { lane in
+                let lanes = UnsafeMutableBufferPointer(start: lane, count: 1)
+                return try self.decode(rows, lanes, options: options, record: &record, meanwhile: meanwhile)
+            }
+        }
+        var lanes = options.microBatches(of: rows.map(\.tokens.count)).map { begin(rows[$0]) }
+        return try lanes.withUnsafeMutableBufferPointer { lanes in
+            try self.decode(rows, lanes, options: options, record: &record, meanwhile: meanwhile)
+        }
+    }
+
+    /// Runs lanes to their ends, and gives their memory back.
+    private func decode(
+        _ rows: [DecoderInput],
+        _ lanes: UnsafeMutableBufferPointer<DecoderLane>,
+        options: StepOptions,
+        record: inout RoutingRecord,
+        meanwhile: (() -> Bool)?
+    ) throws -> FloatMatrix {
         do {
             try self.run(lanes, record: &record, meanwhile: meanwhile)
         } catch {
-            for lane in lanes {
-                lane.cancel()
-            }
+            // Their memory may still be in use, and is not given back.
+            for index in lanes.indices { lanes[index].cancel() }
             throw error
         }
-        for row in rows {
-            row.cache.advance(by: row.tokens.count)
-        }
+        for index in rows.indices { rows[index].cache.advance(by: rows[index].tokens.count) }
         if options.collectHiddenStates, let lane = lanes.first {
             record.append(hiddenState: self.decoderNorm(lane.hidden), stack: .decoder)
         }
         // One product for all lanes, since the projection's weights are many.
-        let parts = lanes.map { options.logits == .all ? $0.hidden : $0.hidden.gather($0.last) }
-        let excluded = options.logits == .greatest ? rows.map(\.excludedToken) : nil
-        return self.logits(FloatMatrix.joined(parts), onlyGreatestExcept: excluded)
+        func part(_ lane: DecoderLane) -> FloatMatrix {
+            options.logits == .all ? lane.hidden : lane.hidden.gather(lane.last)
+        }
+        let hidden = lanes.count == 1 ? part(lanes[0]) : FloatMatrix.joined(lanes.map(part))
+        let memory = lanes[0].memory
+        if options.logits == .greatest {
+            memory.excluded.removeAll(keepingCapacity: true)
+            for index in rows.indices { memory.excluded.append(rows[index].excludedToken.map { Int($0) }) }
+        }
+        let excluded = options.logits == .greatest ? memory.excluded : nil
+        let logits = self.logits(hidden, onlyGreatestExcept: excluded)
+        for index in lanes.indices { self.lanes.giveBack(lanes[index].memory) }
+        return logits
     }
 
     /// Lets lanes take turns: while the experts of one are in flight, another computes.
     private func run(
-        _ lanes: [DecoderLane],
+        _ lanes: UnsafeMutableBufferPointer<DecoderLane>,
         record: inout RoutingRecord,
         meanwhile: (() -> Bool)?
     ) throws {
         var turn = 0
         var isMore = true
-        while lanes.contains(where: { !$0.isFinished }) {
-            var next: DecoderLane?
-            for offset in lanes.indices {
-                let lane = lanes[(turn + offset) % lanes.count]
-                guard !lane.isFinished else { continue }
-                // The lane whose turn it is waits, unless another is ready or there is something else to do.
-                next = next ?? lane
-                if lane.isReady {
-                    next = lane
-                    break
-                }
-            }
-            if let next, isMore, !next.isReady, let meanwhile {
+        while let next = self.next(of: lanes, turn: turn) {
+            if isMore, let meanwhile, !lanes[next].isReady {
                 isMore = meanwhile()
                 continue
             }
-            try next?.advance(record: &record)
+            try lanes[next].advance(record: &record)
             turn += 1
             isMore = true
         }
+    }
+
+    /// The lane that goes on: the one whose turn it is, unless it would wait and another one would not; nil once all are
+    /// finished.
+    private func next(of lanes: UnsafeMutableBufferPointer<DecoderLane>, turn: Int) -> Int? {
+        var next: Int?
+        for offset in lanes.indices {
+            let index = (turn + offset) % lanes.count
+            guard !lanes[index].isFinished else { continue }
+            if lanes[index].isReady { return index }
+            next = next ?? index
+        }
+        return next
     }
 
     /// Projects the last block's output onto the vocabulary.
@@ -130,7 +161,7 @@ extension SwitchTransformer {
     ///   - hidden: `[rows, d_model]`.
     ///   - excluded: Where only the greatest logits are requested, what each row must not choose.
     /// - Returns: `[rows, vocabulary]`.
-    private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
+    private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int?]?) -> FloatMatrix {
         self.project(self.decoderNorm(hidden), onlyGreatestExcept: excluded)
     }
 
@@ -145,7 +176,7 @@ extension SwitchTransformer {
     }
 
     /// Projects normalised rows, which it may change, onto the vocabulary.
-    private func project(_ normed: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
+    private func project(_ normed: FloatMatrix, onlyGreatestExcept excluded: [Int?]?) -> FloatMatrix {
         if self.headScale != 1 {
             Residual.scale(
                 normed.pointer,
@@ -155,7 +186,7 @@ extension SwitchTransformer {
             )
         }
         if let excluded, let screen = self.headScreen, normed.rows <= ProductScreen.mostRows {
-            return screen.product(self.head, normed, except: excluded.map { $0.map(Int.init) }, pool: self.pool)
+            return screen.product(self.head, normed, except: excluded, pool: self.pool)
         }
         let logits = FloatMatrix.temporary(rows: normed.rows, columns: self.head.outputs)
         self.pool.run(Product(self.head, normed, into: logits))
@@ -176,7 +207,8 @@ extension SwitchTransformer {
 
     private func requireValid(_ rows: [DecoderInput]) throws(ModelError) {
         var seen: Set<ObjectIdentifier> = []
-        for (index, row) in rows.enumerated() {
+        for index in rows.indices {
+            let row = rows[index]
             try self.requireKnown(row.tokens, input: index)
             try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
             guard self.fits(row.cache) else {
@@ -185,7 +217,12 @@ extension SwitchTransformer {
                     message: "row \(index) was encoded by another model; encode it with this one"
                 )
             }
-            guard seen.insert(ObjectIdentifier(row.cache)).inserted else {
+            // A few are compared with each other, which takes no memory.
+            var isKnown = rows.count > 64 && !seen.insert(ObjectIdentifier(row.cache)).inserted
+            if rows.count <= 64 {
+                for earlier in 0..<index where rows[earlier].cache === row.cache { isKnown = true }
+            }
+            guard !isKnown else {
                 throw ModelError(
                     code: .invalidInput,
                     message: "row \(index) names a cache that an earlier row names too; fork the cache instead"

@@ -42,6 +42,9 @@ public final class SwitchTransformer: Sendable {
     /// (`ModelConfiguration.scalesDecoderOutputs`).
     let headScale: Float
 
+    /// Lists of earlier decoder calls.
+    let lanes = LaneShelf()
+
     /// Loads and packs a model's weights, without the experts.
     ///
     /// - Parameters:

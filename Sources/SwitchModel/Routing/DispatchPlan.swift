@@ -26,19 +26,19 @@ public struct ExpertRows: Sendable, Hashable {
 /// Groups ascend by expert; inside a group the tokens keep their order. Dispatched row `r` is source row `sources[r]`.
 public struct DispatchPlan: Sendable, Hashable {
     /// The experts that have rows, ascending.
-    public let groups: [ExpertRows]
+    public private(set) var groups: [ExpertRows] = []
 
     /// For each dispatched row, the row of the layer's input it is a copy of.
-    public let sources: [Int32]
+    public private(set) var sources: [Int32] = []
 
     /// For each dispatched row, the router's probability, by which the expert's output is multiplied.
-    public let combineWeights: [Float]
+    public private(set) var combineWeights: [Float] = []
 
     /// Rows of the layer's input that found their expert at its capacity, ascending.
-    public let droppedForCapacity: [Int32]
+    public private(set) var droppedForCapacity: [Int32] = []
 
     /// Rows of the layer's input that are dropped because a given route says so, ascending, each with its reason.
-    let droppedAsGiven: [GivenDrop]
+    private(set) var droppedAsGiven: [GivenDrop] = []
 
     /// Rows over their expert's capacity, by this plan's count or because a given route says so, each once.
     var overCapacity: [Int32] {
@@ -58,6 +58,9 @@ public struct DispatchPlan: Sendable, Hashable {
     public var rowCount: Int {
         self.sources.count
     }
+
+    /// A plan without rows.
+    init() {}
 
     /// Sorts a step's tokens by expert and drops those over capacity.
     ///
@@ -81,77 +84,106 @@ public struct DispatchPlan: Sendable, Hashable {
         checkpointCapacity: Int,
         layer: Int = 0
     ) {
-        self.init(
-            choices: choices,
+        var counts: [Int] = []
+        self.sort(
+            choices,
             probabilities: probabilities,
             sequences: sequences,
             given: nil,
             expertCount: expertCount,
-            policy: policy,
-            checkpointCapacity: checkpointCapacity,
-            layer: layer
+            limit: policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity),
+            order: policy.order,
+            layer: layer,
+            counts: &counts
         )
     }
 
-    /// Sorts a step's tokens by expert and drops those over capacity, except where given routes say what happens to a
-    /// token: such tokens are not counted against any capacity.
-    init(
-        choices: [Int32],
-        probabilities: [Float],
+    /// Makes this the plan of a step, in the memory that it has already, where no copy of it is left.
+    ///
+    /// Given routes say what happens to their tokens, which are not counted against any capacity.
+    ///
+    /// - Parameters:
+    ///   - choices: The expert of each token, each below `expertCount`.
+    ///   - probabilities: What each token's output is multiplied by; nil for 1.
+    ///   - sequences: The index of the sequence of each token; a sequence's tokens are consecutive.
+    ///   - given: The given route of each token, nil where the router chooses; nil where it always does.
+    ///   - expertCount: Experts in the layer.
+    ///   - limit: How many tokens an expert takes, and whether of each sequence.
+    ///   - order: Which tokens of an expert take its places.
+    ///   - layer: A number for the layer, by which layers draw differently where the order is drawn.
+    ///   - counts: Memory for counts; what it holds does not matter.
+    mutating func sort(
+        _ choices: [Int32],
+        probabilities: [Float]?,
         sequences: [Int32],
         given: [GivenRoute?]?,
         expertCount: Int,
-        policy: CapacityPolicy,
-        checkpointCapacity: Int,
-        layer: Int = 0
+        limit: (tokens: Int, perSequence: Bool),
+        order: DropOrder,
+        layer: Int,
+        counts: inout [Int]
     ) {
-        let limit = policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity)
+        // For each expert the rows that took a place, those that are kept, and where the next one goes.
+        counts.refill(3 * expertCount, with: 0)
+        let (keptAt, nextAt) = (expertCount, 2 * expertCount)
         let ranks: [Int]? =
-            policy.order == .tokens
+            order == .tokens
             ? nil
-            : policy.order.ranks(
+            : order.ranks(
                 of: choices.enumerated().map { Self.takesPlace(given?[$0]) ? $1 : nil },
                 expertCount: expertCount,
                 layer: layer
             )
-        var seen = [Int](repeating: 0, count: expertCount)
-        var kept = [Int](repeating: 0, count: expertCount)
-        var keeps = [Bool](repeating: true, count: choices.count)
-        var dropped: [Int32] = []
-        var droppedAsGiven: [GivenDrop] = []
+        self.droppedForCapacity.removeAll(keepingCapacity: true)
+        self.droppedAsGiven.removeAll(keepingCapacity: true)
         for token in choices.indices {
             if limit.perSequence, token > 0, sequences[token] != sequences[token - 1] {
                 for expert in 0..<expertCount {
-                    seen[expert] = 0
+                    counts[expert] = 0
                 }
             }
             let expert = Int(choices[token])
             if let route = given?[token] {
                 if let reason = route.reason {
-                    if Self.takesPlace(route) { seen[expert] += 1 }
-                    keeps[token] = false
-                    droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
+                    if Self.takesPlace(route) { counts[expert] += 1 }
+                    self.droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
                 } else {
-                    kept[expert] += 1
+                    counts[keptAt + expert] += 1
                 }
                 continue
             }
-            seen[expert] += 1
-            if ranks.map({ $0[token] < limit.tokens }) ?? (seen[expert] <= limit.tokens) {
-                kept[expert] += 1
+            counts[expert] += 1
+            if ranks.map({ $0[token] < limit.tokens }) ?? (counts[expert] <= limit.tokens) {
+                counts[keptAt + expert] += 1
             } else {
-                keeps[token] = false
-                dropped.append(Int32(token))
+                self.droppedForCapacity.append(Int32(token))
             }
         }
-        self.droppedForCapacity = dropped
-        self.droppedAsGiven = droppedAsGiven
-        (self.groups, self.sources, self.combineWeights) = Self.sorted(
-            choices,
-            probabilities: probabilities,
-            keeps: keeps,
-            kept: kept
-        )
+        self.groups.removeAll(keepingCapacity: true)
+        var total = 0
+        for expert in 0..<expertCount where counts[keptAt + expert] > 0 {
+            self.groups.append(ExpertRows(expert: expert, rows: counts[keptAt + expert]))
+            counts[nextAt + expert] = total
+            total += counts[keptAt + expert]
+        }
+        self.sources.refill(total, with: 0)
+        self.combineWeights.refill(total, with: 1)
+        // Both lists of tokens that are not kept ascend, as the tokens do.
+        var (overAt, givenAt) = (0, 0)
+        for token in choices.indices {
+            if overAt < self.droppedForCapacity.count, Int(self.droppedForCapacity[overAt]) == token {
+                overAt += 1
+                continue
+            }
+            if givenAt < self.droppedAsGiven.count, Int(self.droppedAsGiven[givenAt].row) == token {
+                givenAt += 1
+                continue
+            }
+            let row = counts[nextAt + Int(choices[token])]
+            counts[nextAt + Int(choices[token])] = row + 1
+            self.sources[row] = Int32(token)
+            if let probabilities { self.combineWeights[row] = probabilities[token] }
+        }
     }
 
     /// Whether a token takes a place of its expert: not where its route is given, unless a host lost the row after it had taken
@@ -160,32 +192,13 @@ public struct DispatchPlan: Sendable, Hashable {
         guard let route else { return true }
         return route.expert == nil && route.reason != nil && route.reason != .capacity
     }
+}
 
-    /// Sorts the kept tokens by expert.
-    private static func sorted(
-        _ choices: [Int32],
-        probabilities: [Float],
-        keeps: [Bool],
-        kept: [Int]
-    ) -> (groups: [ExpertRows], sources: [Int32], weights: [Float]) {
-        let expertCount = kept.count
-        var groups: [ExpertRows] = []
-        groups.reserveCapacity(min(expertCount, choices.count))
-        var next = [Int](repeating: 0, count: expertCount)
-        var total = 0
-        for expert in 0..<expertCount where kept[expert] > 0 {
-            groups.append(ExpertRows(expert: expert, rows: kept[expert]))
-            next[expert] = total
-            total += kept[expert]
-        }
-        var sources = [Int32](repeating: 0, count: total)
-        var weights = [Float](repeating: 0, count: total)
-        for token in choices.indices where keeps[token] {
-            let expert = Int(choices[token])
-            sources[next[expert]] = Int32(token)
-            weights[next[expert]] = probabilities[token]
-            next[expert] += 1
-        }
-        return (groups, sources, weights)
+extension Array {
+    /// Replaces all elements by a number of equal ones, in the memory that there is where it is enough.
+    mutating func refill(_ count: Int, with element: Element) {
+        self.removeAll(keepingCapacity: true)
+        self.reserveCapacity(count)
+        while self.count < count { self.append(element) }
     }
 }

@@ -17,10 +17,10 @@ struct Router: Sendable {
     /// What the router decided for a step's tokens.
     struct Decision: Sendable {
         /// The expert of each token.
-        var choices: [Int32]
+        var choices: [Int32] = []
 
         /// The probability of that expert.
-        var probabilities: [Float]
+        var probabilities: [Float] = []
     }
 
     /// What the router made of one token.
@@ -47,20 +47,20 @@ struct Router: Sendable {
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
     ///   - given: For each token where it goes, nil where the router chooses; nil where it always does.
     ///   - pool: Threads that share the product.
+    ///   - decision: Becomes one choice and probability per token, in the memory that it has.
     ///   - inspect: Sees each token's scores and choice, in order; nil where they are not needed.
-    /// - Returns: One choice and probability per token.
     func callAsFunction(
         _ input: FloatMatrix,
         given: [GivenRoute?]? = nil,
         pool: WorkPool,
+        into decision: inout Decision,
         inspect: ((Int, TokenScores, Int) -> Void)? = nil
-    ) -> Decision {
+    ) {
         let experts = self.weights.outputs
         let scores = FloatMatrix.temporary(rows: input.rows, columns: experts)
         pool.run(Product(self.weights, input, into: scores))
-        var decision = Decision(choices: [], probabilities: [])
-        decision.choices.reserveCapacity(input.rows)
-        decision.probabilities.reserveCapacity(input.rows)
+        decision.choices.removeAll(keepingCapacity: true)
+        decision.probabilities.removeAll(keepingCapacity: true)
         for token in 0..<input.rows {
             let row = scores.row(token)
             if let bias {
@@ -83,7 +83,6 @@ struct Router: Sendable {
             decision.choices.append(Int32(best))
             decision.probabilities.append(row[best])
         }
-        return decision
     }
 
     /// The index of the greatest value, the lowest of several.

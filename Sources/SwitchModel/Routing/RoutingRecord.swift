@@ -160,8 +160,8 @@ public struct RoutingRecord: Sendable {
     /// Counts the tokens that a router saw.
     mutating func noteRouted(sequences: [Int32]) {
         self.routedPerSequence.reserveCapacity(Int(sequences.last ?? 0) + 1)
-        for sequence in sequences {
-            self.noteRouted(sequence: Int(sequence), count: 1)
+        for token in sequences.indices {
+            self.noteRouted(sequence: Int(sequences[token]), count: 1)
         }
     }
 

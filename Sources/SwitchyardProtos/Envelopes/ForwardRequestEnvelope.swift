@@ -60,10 +60,10 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
         writer.number(2, UInt64(self.stack.rawValue))
         writer.number(3, UInt64(self.layer))
         for group in self.groups {
-            var content = WireWriter(capacity: 12)
-            content.number(1, UInt64(group.expert))
-            content.number(2, UInt64(group.rows))
-            writer.delimited(4, content.bytes)
+            let (expert, rows) = (UInt64(group.expert), UInt64(group.rows))
+            writer.lengthPrefix(4, WireWriter.byteCount(number: expert) + WireWriter.byteCount(number: rows))
+            writer.number(1, expert)
+            writer.number(2, rows)
         }
         TensorHeader.write(
             to: &writer,

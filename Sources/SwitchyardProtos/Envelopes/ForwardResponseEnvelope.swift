@@ -32,20 +32,10 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     public func header(tensorByteCount: Int) -> [UInt8] {
         var writer = WireWriter(capacity: 144)
         if let load = self.load {
-            var content = WireWriter(capacity: 96)
-            content.number(1, UInt64(load.activeCalls))
-            content.number(2, load.queuedRows)
-            content.number(3, load.queueRowLimit)
-            content.number(4, load.queueMicroseconds)
-            content.number(5, load.computeMicroseconds)
-            content.number(6, load.draining ? 1 : 0)
-            content.number(7, load.passes)
-            content.number(8, load.computedCalls)
-            content.number(9, load.computedRows)
-            content.number(10, load.namedExperts)
-            content.number(11, load.expertReads)
-            content.number(12, UInt64(load.passCalls))
-            writer.delimited(2, content.bytes)
+            var count = 0
+            Self.forEachNumber(of: load) { count += WireWriter.byteCount(number: $1) }
+            writer.lengthPrefix(2, count)
+            Self.forEachNumber(of: load) { writer.number($0, $1) }
         }
         TensorHeader.write(
             to: &writer,
@@ -55,6 +45,22 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
             dataByteCount: tensorByteCount
         )
         return writer.bytes
+    }
+
+    /// Calls the body with each field of a `HostLoad` message and its value.
+    private static func forEachNumber(of load: HostLoad, _ body: (UInt32, UInt64) -> Void) {
+        body(1, UInt64(load.activeCalls))
+        body(2, load.queuedRows)
+        body(3, load.queueRowLimit)
+        body(4, load.queueMicroseconds)
+        body(5, load.computeMicroseconds)
+        body(6, load.draining ? 1 : 0)
+        body(7, load.passes)
+        body(8, load.computedCalls)
+        body(9, load.computedRows)
+        body(10, load.namedExperts)
+        body(11, load.expertReads)
+        body(12, UInt64(load.passCalls))
     }
 
     /// Reads a received message.

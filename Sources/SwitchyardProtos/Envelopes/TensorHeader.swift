@@ -37,18 +37,18 @@ struct TensorHeader {
         shape: [UInt32],
         dataByteCount: Int
     ) {
-        var content = WireWriter(capacity: 32)
-        content.number(1, UInt64(dtype.rawValue))
-        if !shape.isEmpty {
-            var axes = WireWriter(capacity: 16)
-            for axis in shape {
-                axes.varint(UInt64(axis))
-            }
-            content.delimited(2, axes.bytes)
+        let axes = shape.reduce(0) { $0 + WireWriter.byteCount(UInt64($1)) }
+        let before =
+            WireWriter.byteCount(number: UInt64(dtype.rawValue))
+            + (axes == 0 ? 0 : 1 + WireWriter.byteCount(UInt64(axes)) + axes)
+            + 1 + WireWriter.byteCount(UInt64(dataByteCount))
+        writer.lengthPrefix(field, before + dataByteCount)
+        writer.number(1, UInt64(dtype.rawValue))
+        if axes > 0 {
+            writer.lengthPrefix(2, axes)
+            for axis in shape { writer.varint(UInt64(axis)) }
         }
-        content.lengthPrefix(3, dataByteCount)
-        writer.lengthPrefix(field, content.bytes.count + dataByteCount)
-        writer.append(content.bytes)
+        writer.lengthPrefix(3, dataByteCount)
     }
 
     /// Reads the fields of a `Tensor` message.

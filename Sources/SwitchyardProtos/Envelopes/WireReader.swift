@@ -56,13 +56,13 @@ struct WireReader {
     /// A varint of at most this many bytes, ten for a number of 64 bits.
     mutating func varint(maxBytes: UInt64 = 10) throws(ProtoError) -> UInt64 {
         var value: UInt64 = 0
-        for index in 0..<maxBytes {
+        for index in 0..<Int(maxBytes) {
             guard self.position < self.end else {
                 throw self.malformed("it ends inside a number")
             }
             let byte = self.bytes[self.position]
             self.position += 1
-            value |= UInt64(byte & 0x7F) << (7 * index)
+            value |= UInt64(byte & 0x7F) << UInt64(7 * index)
             if byte < 0x80 {
                 return value
             }

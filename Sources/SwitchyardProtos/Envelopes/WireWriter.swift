@@ -12,6 +12,14 @@ struct WireWriter {
         self.bytes.reserveCapacity(capacity)
     }
 
+    /// The bytes of a varint.
+    static func byteCount(_ value: UInt64) -> Int {
+        max(1, (UInt64.bitWidth - value.leadingZeroBitCount + 6) / 7)
+    }
+
+    /// The bytes of ``number(_:_:)`` with a field number below 16.
+    static func byteCount(number value: UInt64) -> Int { value == 0 ? 0 : 1 + Self.byteCount(value) }
+
     /// A varint without a tag.
     mutating func varint(_ value: UInt64) {
         var rest = value

@@ -27,6 +27,9 @@ struct CountCallsCommand: AsyncParsableCommand {
     @Option(help: "Calls in all.")
     var calls: Int = 2000
 
+    @Option(help: "Calls that are not counted; they teach the connection its header blocks, and grow its buffers.")
+    var warmUp: Int = 256
+
     @Option(help: "Calls at a time.")
     var inFlight: Int = 64
 
@@ -35,7 +38,8 @@ struct CountCallsCommand: AsyncParsableCommand {
 
     func validate() throws {
         for (option, value, limit) in [
-            ("--calls", self.calls, 1...10_000_000), ("--in-flight", self.inFlight, 1...100),
+            ("--calls", self.calls, 1...10_000_000), ("--warm-up", self.warmUp, 1...10_000_000),
+            ("--in-flight", self.inFlight, 1...100),
             ("--bytes", self.bytes, 0...(1 << 20)),
         ] where !limit.contains(value) {
             throw ValidationError("\(option) is \(value); set a value from \(limit.lowerBound) to \(limit.upperBound)")
@@ -69,8 +73,7 @@ struct CountCallsCommand: AsyncParsableCommand {
     private func measure(_ channel: RPCChannel) async throws {
         let payload = Payload(ByteBuffer(repeating: 7, count: self.bytes))
         _ = try await channel.unary(EchoService.method, payload, options: CallOptions(waitForReady: true))
-        // The first calls teach the connection its header blocks, and grow its buffers.
-        try await Self.make(256, inFlight: self.inFlight, channel, payload)
+        try await Self.make(self.warmUp, inFlight: self.inFlight, channel, payload)
         let before = AllocationCounter.total
         try await Self.make(self.calls, inFlight: self.inFlight, channel, payload)
         guard let before, let after = AllocationCounter.total else {

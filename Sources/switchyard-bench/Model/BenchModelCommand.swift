@@ -71,12 +71,6 @@ struct BenchModelCommand: AsyncParsableCommand {
         Terminal.print(report.machine)
         Terminal.print("loaded in \(Terminal.time(loaded)), \(ProcessMemory.resident(of: getpid()) ?? "?") resident")
         self.output.print(Self.table(report, batches: self.work.batches, system: self.name))
-        if let counter = AllocationCounter() {
-            for size in self.work.batches {
-                let count = try bench.allocations(counter, batch: size)
-                Terminal.print(String(format: "batch %d: %.1f allocations per decoder step", size, count))
-            }
-        }
         try report.write(to: self.output.json)
     }
 

@@ -138,25 +138,27 @@ final class ModelBench {
     /// - Throws: What the model throws.
     func expertsTouched(_ size: Int) throws -> Double {
         var batch = try self.batch(size)
-        var record = RoutingRecord()
-        for _ in 0..<min(8, self.newTokens) {
-            try self.step(&batch, options: StepOptions(collectRouting: true), record: &record)
-        }
-        let counts = record.layers.map { layer in Double(layer.expertCounts.count { $0 > 0 }) }
+        for _ in 0..<min(8, self.newTokens) { try self.step(&batch, options: StepOptions(collectRouting: true)) }
+        let counts = batch.record.layers.map { layer in Double(layer.expertCounts.count { $0 > 0 }) }
         return counts.isEmpty ? 0 : counts.reduce(0, +) / Double(counts.count)
     }
 
-    /// How many allocations a decoder step makes once it is warm, on average over some steps.
+    /// Makes decoder steps, and counts what one allocates once the model is warm, on average.
     ///
     /// - Parameters:
-    ///   - counter: Counts them.
+    ///   - counter: Counts allocations; nil where nothing does.
     ///   - size: Sequences in the batch.
-    /// - Returns: Allocations of one step of all sequences together.
+    ///   - warmUp: Steps before those that are counted.
+    ///   - steps: Steps that are counted.
+    /// - Returns: Allocations of one step of all sequences together; nil without a counter.
     /// - Throws: What the model throws.
-    func allocations(_ counter: AllocationCounter, batch size: Int) throws -> Double {
+    func allocations(_ counter: AllocationCounter?, batch size: Int, warmUp: Int, steps: Int) throws -> Double? {
         var batch = try self.batch(size)
-        for _ in 0..<3 { try self.step(&batch) }
-        let steps = 8
+        for _ in 0..<warmUp { try self.step(&batch) }
+        guard let counter else {
+            for _ in 0..<steps { try self.step(&batch) }
+            return nil
+        }
         let count = try counter.count {
             for _ in 0..<steps { try self.step(&batch) }
         }
@@ -166,30 +168,30 @@ final class ModelBench {
     // MARK: - Steps
 
     private struct Batch {
-        var caches: [DecoderCache]
-        var tokens: [Int32]
+        /// Each sequence's cache and next token.
+        var rows: [DecoderInput]
+        /// What happened to the tokens of all steps.
+        var record = RoutingRecord()
     }
 
     private func batch(_ size: Int) throws -> Batch {
         if self.encoded[size] == nil { _ = try self.encode(size) }
         let start = Int32(self.transformer.configuration.decoderStartTokenID)
         return Batch(
-            caches: (self.encoded[size] ?? []).map { DecoderCache($0) },
-            tokens: [Int32](repeating: start, count: size)
+            rows: (self.encoded[size] ?? []).map { DecoderInput(cache: DecoderCache($0), tokens: [start]) }
         )
     }
 
-    private func step(_ batch: inout Batch) throws {
-        var record = RoutingRecord()
-        // As transformers' generate does without scores.
-        try self.step(&batch, options: StepOptions(logits: .greatest), record: &record)
-    }
-
-    private func step(_ batch: inout Batch, options: StepOptions, record: inout RoutingRecord) throws {
-        let rows = zip(batch.caches, batch.tokens).map { DecoderInput(cache: $0, tokens: [$1]) }
-        let logits = try self.transformer.decode(rows, experts: self.experts, options: options, record: &record)
-        for row in batch.tokens.indices {
-            batch.tokens[row] = Int32(logits.greatest(inRow: row) ?? 0)
+    /// Decodes a token of each sequence, by default as transformers' generate does without scores.
+    private func step(_ batch: inout Batch, options: StepOptions = StepOptions(logits: .greatest)) throws {
+        let logits = try self.transformer.decode(
+            batch.rows,
+            experts: self.experts,
+            options: options,
+            record: &batch.record
+        )
+        for row in batch.rows.indices {
+            batch.rows[row].tokens[0] = Int32(logits.greatest(inRow: row) ?? 0)
         }
     }
 }
