@@ -37,7 +37,7 @@ WRAPPERS = {"exec": 0, "env": 0, "command": 0, "setsid": 0, "timeout": 1, "xargs
 OPENERS = {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "time"}
 CLOSERS = {"fi", "done", "esac", "}", ";;"}
 # From the C library, the compiler and Linux.
-STANDARD_HEADER = re.compile(r"(std\w+|math|string|sched|unistd|dlfcn|execinfo|sys/\w+|immintrin|cpuid|pthread|arm_neon|limits|errno|time|linux/\w+)\.h|[a-z]+")
+STANDARD_HEADER = re.compile(r"(std\w+|math|string|sched|unistd|dlfcn|execinfo|signal|sys/\w+|immintrin|cpuid|pthread|arm_neon|limits|errno|time|linux/\w+)\.h|[a-z]+")
 
 
 class Shell:

@@ -50,7 +50,7 @@ struct CountStepsCommand: AsyncParsableCommand {
     var warmUp: Int = 8
 
     @Option(help: "Steps that are counted.")
-    var steps: Int = 64
+    var steps: Int = 48
 
     func validate() throws {
         for (option, value, limit) in [
