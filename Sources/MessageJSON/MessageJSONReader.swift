@@ -33,14 +33,15 @@ package struct MessageJSONReader {
             throw MessageJSONError(path, "is \(value.kind); it must be an object")
         }
         let fields = MessageSchema.shared.messages[message] ?? []
-        let form = self.form
-        if let unknown = members.keys.filter({ key in !fields.contains { form.accepts(key, for: $0) } }).min() {
-            throw MessageJSONError(Self.join(path, String(unknown.prefix(80))), self.unknown)
-        }
         var bytes: [UInt8] = []
         var chosen: [UInt64: String] = [:]
-        for field in fields {
-            guard let (key, value) = try self.member(field, of: members, path: path) else { continue }
+        var last: (place: Int, key: String)?
+        for (place, key, value) in try self.sorted(members, message: message, path: path) {
+            if let last, last.place == place {
+                throw MessageJSONError(Self.join(path, key), "is set beside \(last.key), which is the same field")
+            }
+            last = (place, key)
+            let field = fields[place]
             if let oneof = field.oneof {
                 if let other = chosen[oneof] {
                     throw MessageJSONError(Self.join(path, key), "is set beside \(other); set only one of them")
@@ -52,25 +53,30 @@ package struct MessageJSONReader {
         return bytes
     }
 
-    /// The value of a field and the key that it has; nil where it is left out.
-    private func member(
-        _ field: MessageSchema.Field,
-        of members: [String: JSONValue],
+    /// The members of an object that set a field, in the order of the message's fields.
+    ///
+    /// - Throws: ``MessageJSONError`` for a key that names no field; of several, the first by name.
+    private func sorted(
+        _ members: [String: JSONValue],
+        message: String,
         path: String
-    ) throws(MessageJSONError) -> (key: String, value: JSONValue)? {
-        guard self.form == .mapping else { return members[field.name].map { (field.name, $0) } }
-        // Null stands for what is left out.
-        var found: [(key: String, value: JSONValue)] = []
-        for key in Set([field.name, field.camelName]).sorted() {
-            if let value = members[key], value != .null { found.append((key, value)) }
+    ) throws(MessageJSONError) -> [(place: Int, key: String, value: JSONValue)] {
+        let fields = MessageSchema.shared.messages[message] ?? []
+        let places = MessageSchema.shared.places[message] ?? [:]
+        var found: [(place: Int, key: String, value: JSONValue)] = []
+        found.reserveCapacity(members.count)
+        var unknown: String?
+        for (key, value) in members {
+            guard let place = places[key], self.form.accepts(key, for: fields[place]) else {
+                unknown = min(unknown ?? key, key)
+                continue
+            }
+            // By the mapping, null stands for what is left out.
+            if self.form == .mapping, case .null = value { continue }
+            found.append((place, key, value))
         }
-        guard found.count < 2 else {
-            throw MessageJSONError(
-                Self.join(path, found[1].key),
-                "is set beside \(found[0].key), which is the same field"
-            )
-        }
-        return found.first
+        if let unknown { throw MessageJSONError(Self.join(path, String(unknown.prefix(80))), self.unknown) }
+        return found.sorted { ($0.place, $0.key) < ($1.place, $1.key) }
     }
 
     private func append(

@@ -25,47 +25,81 @@ package struct MessageJSONWriter {
     private var isFile: Bool { self.form == .file }
 
     private mutating func write(_ bytes: ArraySlice<UInt8>, message: String, indent: String) {
-        var values: [UInt32: [WireBytes.Value]] = [:]
-        var reader = WireBytes(bytes)
-        while let (number, value) = reader.field() { values[number, default: []].append(value) }
-        let fields = (MessageSchema.shared.messages[message] ?? []).filter { values[$0.number] != nil }
-        guard !fields.isEmpty else {
+        let inner = indent + "  "
+        var parts = Self.parts(bytes)[...]
+        var isEmpty = true
+        for field in MessageSchema.shared.messages[message] ?? [] {
+            // What comes before the field has numbers that the message does not know.
+            while let first = parts.first, first.number < field.number { parts = parts.dropFirst() }
+            let end = parts.firstIndex { $0.number != field.number } ?? parts.endIndex
+            guard end > parts.startIndex else { continue }
+            self.text += isEmpty ? "{" : ","
+            isEmpty = false
+            if self.isFile {
+                self.text += "\n"
+                self.text += inner
+            }
+            self.text += "\""
+            self.text += self.form.name(of: field)
+            self.text += self.isFile ? "\": " : "\":"
+            self.write(parts[..<end], field: field, indent: inner)
+            parts = parts[end...]
+        }
+        guard !isEmpty else {
             self.text += "{}"
             return
         }
-        let inner = indent + "  "
-        self.text += self.isFile ? "{\n" : "{"
-        for (index, field) in fields.enumerated() {
-            self.text +=
-                self.isFile ? "\(inner)\"\(field.name)\": " : "\"\(field.camelName)\":"
-            self.write(values[field.number] ?? [], field: field, indent: inner)
-            self.separate(index, of: fields.count)
-        }
-        self.text += self.isFile ? "\(indent)}" : "}"
+        self.text += self.isFile ? "\n\(indent)}" : "}"
     }
 
-    private mutating func write(_ values: [WireBytes.Value], field: MessageSchema.Field, indent: String) {
+    /// The fields of a message, ascending by number; those of one number keep their order.
+    private static func parts(_ bytes: ArraySlice<UInt8>) -> [(number: UInt32, value: WireBytes.Value)] {
+        var parts: [(number: UInt32, value: WireBytes.Value)] = []
+        var isSorted = true
+        var reader = WireBytes(bytes)
+        while let part = reader.field() {
+            if let last = parts.last, last.number > part.number { isSorted = false }
+            parts.append(part)
+        }
+        guard !isSorted else { return parts }
+        return parts.enumerated()
+            .sorted { ($0.element.number, $0.offset) < ($1.element.number, $1.offset) }
+            .map(\.element)
+    }
+
+    private mutating func write(
+        _ parts: ArraySlice<(number: UInt32, value: WireBytes.Value)>,
+        field: MessageSchema.Field,
+        indent: String
+    ) {
         guard field.isList else {
-            if let value = values.last { self.write(value, kind: field.kind, indent: indent) }
+            if let value = parts.last?.value { self.write(value, kind: field.kind, indent: indent) }
             return
         }
         switch field.kind {
         case .message, .string, .bytes:
             self.text += self.isFile ? "[\n" : "["
-            for (index, value) in values.enumerated() {
+            for (index, part) in parts.enumerated() {
                 if self.isFile { self.text += indent + "  " }
-                self.write(value, kind: field.kind, indent: indent + "  ")
-                self.separate(index, of: values.count)
+                self.write(part.value, kind: field.kind, indent: indent + "  ")
+                self.separate(index, of: parts.count)
             }
             self.text += self.isFile ? "\(indent)]" : "]"
         default:
-            let numbers = values.flatMap { Self.numbers($0, of: field.kind) }
-            let separator = self.isFile ? ", " : ","
-            self.text += "[" + numbers.map { self.scalar($0, kind: field.kind) }.joined(separator: separator) + "]"
+            self.text += "["
+            var isFirst = true
+            for part in parts {
+                for number in Self.numbers(part.value, of: field.kind) {
+                    if !isFirst { self.text += self.isFile ? ", " : "," }
+                    isFirst = false
+                    self.text += self.scalar(number, kind: field.kind)
+                }
+            }
+            self.text += "]"
         }
     }
 
-    /// Ends the entry at an index of a list or of an object.
+    /// Ends the entry at an index of a list.
     private mutating func separate(_ index: Int, of count: Int) {
         if index + 1 < count { self.text += "," }
         if self.isFile { self.text += "\n" }
@@ -89,7 +123,7 @@ package struct MessageJSONWriter {
         case (.bytes(let bytes), .message(let name)): self.write(bytes, message: name, indent: indent)
         case (.bytes(let bytes), .bytes):
             self.text += self.isFile ? "\"\(Self.hexadecimal(bytes))\"" : "\"\(Self.base64(bytes))\""
-        case (.bytes(let bytes), _): self.text += Self.quoted(String(decoding: bytes, as: UTF8.self))
+        case (.bytes(let bytes), _): Self.append(quoted: String(decoding: bytes, as: UTF8.self), to: &self.text)
         case (.number(let number), _): self.text += self.scalar(number, kind: kind)
         }
     }
@@ -126,8 +160,29 @@ package struct MessageJSONWriter {
 
     /// A text as a JSON string.
     package static func quoted(_ text: String) -> String {
-        var result = "\""
+        var result = ""
         result.reserveCapacity(text.utf8.count + 2)
+        Self.append(quoted: text, to: &result)
+        return result
+    }
+
+    /// Adds a text as a JSON string.
+    ///
+    /// - Parameters:
+    ///   - text: The text.
+    ///   - result: What it is added to.
+    package static func append(quoted text: String, to result: inout String) {
+        result += "\""
+        // Most texts have nothing to escape; the lead bytes 0xC2 and 0xE2 may begin what is escaped beyond ASCII.
+        let isPlain = text.utf8.allSatisfy { byte in
+            byte >= 0x20 && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\") && byte != 0x7F && byte != 0xC2
+                && byte != 0xE2
+        }
+        if isPlain { result += text } else { Self.append(escaped: text, to: &result) }
+        result += "\""
+    }
+
+    private static func append(escaped text: String, to result: inout String) {
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": result += "\\\""
@@ -144,6 +199,5 @@ package struct MessageJSONWriter {
             default: result.unicodeScalars.append(scalar)
             }
         }
-        return result + "\""
     }
 }

@@ -16,34 +16,47 @@ package struct MessageSchema: Sendable {
     /// A field of a message.
     package struct Field: Sendable {
         /// The number on the wire.
-        package var number: UInt32
+        package let number: UInt32
         /// The name in the `.proto` file.
-        package var name: String
+        package let name: String
         /// What it holds.
-        package var kind: Kind
+        package let kind: Kind
         /// Whether it is repeated.
-        package var isList: Bool
+        package let isList: Bool
         /// The index of the oneof that it belongs to; nil for none.
-        package var oneof: UInt64?
-
+        package let oneof: UInt64?
         /// The name in JSON by protobuf's mapping: `token_ids` becomes `tokenIds`.
-        package var camelName: String {
-            var name = ""
+        package let camelName: String
+
+        fileprivate init(number: UInt32, name: String, kind: Kind, isList: Bool, oneof: UInt64?) {
+            self.number = number
+            self.name = name
+            self.kind = kind
+            self.isList = isList
+            self.oneof = oneof
+            self.camelName = Self.camelName(name)
+        }
+
+        private static func camelName(_ name: String) -> String {
+            var result = ""
             var raisesNext = false
-            for character in self.name {
+            for character in name {
                 if character == "_" {
                     raisesNext = true
                 } else {
-                    name += raisesNext ? character.uppercased() : String(character)
+                    result += raisesNext ? character.uppercased() : String(character)
                     raisesNext = false
                 }
             }
-            return name
+            return result
         }
     }
 
     /// The fields of each message, ascending by number, by the message's full name.
     package private(set) var messages: [String: [Field]] = [:]
+
+    /// Where in ``messages`` a message has the field that a key names, by the message's full name and by either name of the field.
+    private(set) var places: [String: [String: Int]] = [:]
 
     /// The values of each enum by the enum's full name.
     package private(set) var choices: [String: [(name: String, number: UInt64)]] = [:]
@@ -108,7 +121,15 @@ package struct MessageSchema: Sendable {
                 )
             )
         }
-        self.messages["\(scope).\(Self.text(message, 1))"] = fields.sorted { $0.number < $1.number }
+        fields.sort { $0.number < $1.number }
+        var places: [String: Int] = [:]
+        for (place, field) in fields.enumerated() {
+            places[field.name] = place
+            places[field.camelName] = place
+        }
+        let name = "\(scope).\(Self.text(message, 1))"
+        self.messages[name] = fields
+        self.places[name] = places
     }
 
     private mutating func addChoice(_ choice: ArraySlice<UInt8>, scope: String) {

@@ -10,23 +10,27 @@ struct WireBytes {
         case bytes(ArraySlice<UInt8>)
     }
 
-    private var rest: ArraySlice<UInt8>
+    private let bytes: ArraySlice<UInt8>
+    private var position: Int
 
-    init(_ bytes: ArraySlice<UInt8>) { self.rest = bytes }
+    init(_ bytes: ArraySlice<UInt8>) {
+        self.bytes = bytes
+        self.position = bytes.startIndex
+    }
 
     /// The next field; nil at the end.
     mutating func field() -> (number: UInt32, value: Value)? {
-        guard !self.rest.isEmpty, let tag = self.varint() else { return nil }
+        guard let tag = self.varint() else { return nil }
         let number = UInt32(truncatingIfNeeded: tag >> 3)
         switch tag & 7 {
         case 0: return self.varint().map { (number, .number($0)) }
         case 1: return self.fixed(8).map { (number, .number($0)) }
         case 5: return self.fixed(4).map { (number, .number($0)) }
         case 2:
-            guard let count = self.varint(), count <= UInt64(self.rest.count) else { return nil }
-            let bytes = self.rest.prefix(Int(count))
-            self.rest = self.rest.dropFirst(Int(count))
-            return (number, .bytes(bytes))
+            guard let count = self.varint(), count <= UInt64(self.bytes.endIndex - self.position) else { return nil }
+            let start = self.position
+            self.position += Int(count)
+            return (number, .bytes(self.bytes[start..<self.position]))
         default: return nil
         }
     }
@@ -35,7 +39,9 @@ struct WireBytes {
     mutating func varint() -> UInt64? {
         var value: UInt64 = 0
         for index in 0..<UInt64(10) {
-            guard let byte = self.rest.popFirst() else { return nil }
+            guard self.position < self.bytes.endIndex else { return nil }
+            let byte = self.bytes[self.position]
+            self.position += 1
             value |= UInt64(byte & 0x7F) << (7 * index)
             if byte < 0x80 { return value }
         }
@@ -44,9 +50,10 @@ struct WireBytes {
 
     /// The next number of a packed list whose numbers have a fixed width; nil at the end.
     mutating func fixed(_ count: Int) -> UInt64? {
-        guard self.rest.count >= count else { return nil }
-        let value = self.rest.prefix(count).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-        self.rest = self.rest.dropFirst(count)
+        guard self.bytes.endIndex - self.position >= count else { return nil }
+        var value: UInt64 = 0
+        for index in 0..<count { value |= UInt64(self.bytes[self.position + index]) << UInt64(8 * index) }
+        self.position += count
         return value
     }
 

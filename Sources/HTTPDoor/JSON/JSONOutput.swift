@@ -27,7 +27,7 @@ indirect enum JSONOutput: Sendable {
         case .bool(let value): text += value ? "true" : "false"
         case .integer(let value): text += "\(value)"
         case .float(let value): text += MessageJSONWriter.number(value)
-        case .string(let value): text += MessageJSONWriter.quoted(value)
+        case .string(let value): MessageJSONWriter.append(quoted: value, to: &text)
         case .raw(let value): text += value
         case .array(let values):
             text += "["
@@ -40,7 +40,8 @@ indirect enum JSONOutput: Sendable {
             text += "{"
             for (index, member) in members.enumerated() {
                 if index > 0 { text += "," }
-                text += MessageJSONWriter.quoted(member.name) + ":"
+                MessageJSONWriter.append(quoted: member.name, to: &text)
+                text += ":"
                 member.value.write(to: &text)
             }
             text += "}"
