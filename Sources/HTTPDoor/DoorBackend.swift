@@ -73,8 +73,11 @@ public struct SpecialTokens: Sendable, Hashable {
 ///
 /// Cancelling the task of a call cancels the request.
 public protocol DoorBackend: TokenTexts {
-    /// Describes the served model and its limits.
+    /// Describes the served model and its limits, but for the experts that hosts serve.
     var model: ModelDescription { get }
+
+    /// Describes the served model with the experts that hosts serve at the moment; it takes longer than ``model``.
+    var currentModel: ModelDescription { get }
 
     /// The models that requests may name: the served one, and another one that a rollout gives requests.
     var models: [ModelDescription] { get }
@@ -118,11 +121,11 @@ public protocol DoorBackend: TokenTexts {
     ///   - call: What comes with the request.
     ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is needed.
     /// - Returns: The whole answer.
-    /// - Throws: `RPCError` as over gRPC.
+    /// - Throws: `RPCError` as over gRPC, and what `onToken` throws, which cancels the request.
     func generate(
         _ request: GenerateRequest,
         _ call: DoorCall,
-        onToken: (@Sendable (GeneratedToken) -> Void)?
+        onToken: ((GeneratedToken) async throws -> Void)?
     ) async throws -> GenerateResponse
 
     /// Runs the encoder.

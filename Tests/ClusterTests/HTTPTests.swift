@@ -147,6 +147,8 @@ struct HTTPTests {
             #expect(try await web.ask("/health", nil, version).status == 200)
             #expect(try await web.ask("/info", nil, version).json["model_id"] as? String == model)
             #expect(try await web.ask("/v1/cluster", nil, version).json["complete"] as? Bool == true)
+            let described = try await web.ask("/v1/model", nil, version).json["sparseLayers"] as? [Any]
+            #expect(described?.count == 4)
             #expect(try await web.ask("/openapi.json", nil, version).json["openapi"] as? String == "3.1.0")
         }
     }

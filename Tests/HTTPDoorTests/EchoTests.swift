@@ -18,6 +18,7 @@ private struct AnsweringWords: DoorBackend {
         return model
     }
 
+    var currentModel: ModelDescription { self.model }
     var models: [ModelDescription] { [self.model] }
 
     func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)? {
@@ -73,7 +74,7 @@ private struct AnsweringWords: DoorBackend {
     func generate(
         _ request: GenerateRequest,
         _ call: DoorCall,
-        onToken: (@Sendable (GeneratedToken) -> Void)?
+        onToken: ((GeneratedToken) async throws -> Void)?
     ) async throws -> GenerateResponse {
         let prefix: [UInt32]? = if case .tokenIDs(let ids)? = request.decoderPrefix { ids } else { nil }
         guard self.isDecoderOnly ? prefix == nil : prefix?.first == self.model.decoderStartTokenID else {

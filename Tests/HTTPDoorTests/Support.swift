@@ -29,6 +29,7 @@ struct Words: DoorBackend {
         return model
     }
 
+    var currentModel: ModelDescription { self.model }
     var models: [ModelDescription] { [self.model] }
 
     func chosen(_ name: String?, by body: [UInt8]) -> (any DoorBackend)? {
@@ -47,7 +48,7 @@ struct Words: DoorBackend {
     func generate(
         _ request: GenerateRequest,
         _ call: DoorCall,
-        onToken: (@Sendable (GeneratedToken) -> Void)?
+        onToken: ((GeneratedToken) async throws -> Void)?
     ) async throws -> GenerateResponse { throw RPCError(.unimplemented, "words compute nothing") }
 
     func encode(_ request: EncodeRequest, _ call: DoorCall) async throws -> EncodeResponse {

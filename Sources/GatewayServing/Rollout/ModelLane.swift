@@ -128,7 +128,9 @@ final class ModelLane: Sendable {
     }
 
     /// The model's description with the experts served at the moment.
-    var model: ModelDescription {
+    ///
+    /// It is put together from the reports of all hosts, which is too much for each request.
+    var currentDescription: ModelDescription {
         var description = self.description
         description.sparseLayers = self.reporter.servedExperts
         return description

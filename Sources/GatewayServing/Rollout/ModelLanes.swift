@@ -82,7 +82,7 @@ final class ModelLanes: Sendable {
 
     /// The models that requests may name, the served one first: under the name that stands for both, and under their own.
     var named: [ModelDescription] {
-        let lanes = self.takingRequests.map(\.model)
+        let lanes = self.takingRequests.map(\.description)
         guard let alias, var served = lanes.first else { return lanes }
         served.name = alias
         return [served] + lanes
@@ -95,7 +95,7 @@ final class ModelLanes: Sendable {
     ///   - version: Its fingerprint in hexadecimal digits; empty for any.
     /// - Returns: The model; nil if no request may name it.
     func model(named name: String, version: String) -> ModelDescription? {
-        self.takingRequests.map(\.model).first { self.isNamed($0, name, version) }
+        self.takingRequests.map(\.description).first { self.isNamed($0, name, version) }
     }
 
     /// Gives a request, and all that it asks for, one checkpoint.
@@ -142,8 +142,10 @@ final class ModelLanes: Sendable {
 
     /// Whether a name and a version mean a model: `NAME@VERSION` is both in one.
     private func isNamed(_ model: ModelDescription, _ name: String, _ version: String) -> Bool {
+        if name == model.name || name == self.alias {
+            return version.isEmpty || version == ModelTensors.version(of: model)
+        }
         let own = ModelTensors.version(of: model)
-        if name == model.name || name == self.alias { return version.isEmpty || version == own }
         return version.isEmpty && (name == "\(model.name)@\(own)" || self.alias.map { name == "\($0)@\(own)" } ?? false)
     }
 

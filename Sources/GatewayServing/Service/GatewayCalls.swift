@@ -52,10 +52,11 @@ public struct GatewayCalls: Sendable {
         }
     }
 
-    /// Describes the served model and its limits.
-    public var model: ModelDescription {
-        self.serving.model
-    }
+    /// Describes the served model and its limits, but for the experts that hosts serve.
+    public var model: ModelDescription { self.serving.description }
+
+    /// Describes the served model with the experts that hosts serve at the moment; it takes longer than ``model``.
+    public var currentModel: ModelDescription { self.serving.currentDescription }
 
     /// The models that requests may name: the served one, and another one that a rollout gives requests.
     public var models: [ModelDescription] { self.service.lanes.named }
@@ -125,17 +126,17 @@ public struct GatewayCalls: Sendable {
     ///   - context: What comes with it.
     ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is needed.
     /// - Returns: The whole answer.
-    /// - Throws: `RPCError`, as over gRPC.
+    /// - Throws: `RPCError`, as over gRPC, and what `onToken` throws, which cancels the request.
     public func generate(
         _ request: GenerateRequest,
         _ context: Context,
-        onToken: (@Sendable (GeneratedToken) -> Void)? = nil
+        onToken: ((GeneratedToken) async throws -> Void)? = nil
     ) async throws -> GenerateResponse {
         try await self.checked(request) { lane in
             guard let onToken else { return try await lane.handler.generate(request, context.call) }
             return try await lane.handler.generate(request, context.call) { token in
                 try lane.checkWeights()
-                onToken(token)
+                try await onToken(token)
             }
         }
     }

@@ -45,7 +45,7 @@ struct GatewayService: Sendable {
             },
             .unary(.describeModel) { message, _ in
                 _ = try DescribeModelRequest(reading: message)
-                return Payload(bytes: self.lanes.serving.model.serialized())
+                return Payload(bytes: self.lanes.serving.currentDescription.serialized())
             }
             .requests(upTo: Self.maxDescribeBytes),
             .unary(.describeCluster) { message, _ in

@@ -58,7 +58,7 @@ extension GatewayService {
     private var isReady: Bool { self.gate.phase == .serving && self.lanes.serving.weights.failure == nil }
 
     /// The model that is served.
-    private var model: ModelDescription { self.lanes.serving.model }
+    private var model: ModelDescription { self.lanes.serving.description }
 
     /// Answers a request with the checkpoint that it names.
     private func infer(
@@ -92,7 +92,7 @@ extension GatewayService {
         _ lane: ModelLane,
         isRaw: Bool? = nil
     ) async throws -> ModelInferResponse {
-        let model = lane.model
+        let model = lane.description
         let request = try InferRequest(message, model: model)
         guard request.requests.count > 1 else {
             let responses = [try await lane.handler.generate(request.requests[0], call)]

@@ -112,7 +112,7 @@ extension DoorResponder {
         case .generate, .generateStream, .score, .encode:
             return try self.own(exchange.route.action, try Self.parse(body), call)
         case .cluster: return .ready(DoorReply(OwnForm.json(backend.cluster, "switchyard.v1.ClusterDescription")))
-        case .describe: return .ready(DoorReply(OwnForm.json(backend.model, "switchyard.v1.ModelDescription")))
+        case .describe: return .ready(DoorReply(OwnForm.json(backend.currentModel, "switchyard.v1.ModelDescription")))
         case .tokenize:
             let request = try TokenizerForm.Request(try Self.parse(body), model: backend.model)
             return .call { DoorReply(request.answer(try await backend.tokens(of: request.text), backend)) }

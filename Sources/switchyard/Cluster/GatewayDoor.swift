@@ -11,6 +11,7 @@ struct GatewayDoor: DoorBackend {
     let calls: GatewayCalls
 
     var model: ModelDescription { self.calls.model }
+    var currentModel: ModelDescription { self.calls.currentModel }
     var models: [ModelDescription] { self.calls.models }
     var cluster: ClusterDescription { self.calls.cluster }
     var maxStopStrings: Int { self.calls.limits.maxStopStrings }
@@ -40,7 +41,7 @@ struct GatewayDoor: DoorBackend {
     func generate(
         _ request: GenerateRequest,
         _ call: DoorCall,
-        onToken: (@Sendable (GeneratedToken) -> Void)?
+        onToken: ((GeneratedToken) async throws -> Void)?
     ) async throws -> GenerateResponse {
         try await self.calls.generate(request, .init(call), onToken: onToken)
     }
