@@ -8,10 +8,10 @@ import Testing
 
 @Suite("text-generation-inference's dialect")
 struct TextGenerationTests {
-    private static func read(_ parameters: String, mayStream: Bool = false) throws -> TextGenerationRequest {
+    private static func read(_ parameters: String, streams: Bool? = false) throws -> TextGenerationRequest {
         try TextGenerationRequest(
             try json(#"{"inputs":"a","parameters":{"# + parameters + "}}"),
-            mayStream: mayStream,
+            streams: streams,
             model: Words().model,
             maxStops: 4
         )
@@ -20,10 +20,9 @@ struct TextGenerationTests {
     @Test("a bare body asks for a hundred tokens, or as many as the gateway allows")
     func bare() throws {
         for body in [#"{"inputs":"a"}"#, #"{"inputs":"a","parameters":null}"#] {
-            let request = try TextGenerationRequest(try json(body), mayStream: false, model: Words().model, maxStops: 4)
+            let request = try TextGenerationRequest(try json(body), streams: false, model: Words().model, maxStops: 4)
             var expected = GenerationParameters()
             expected.maxNewTokens = 64
-            expected.topLogprobs = 1
             #expect(request.request == GenerateRequest(input: .text("a"), parameters: expected))
         }
     }
@@ -76,12 +75,40 @@ struct TextGenerationTests {
         #expect(try json(Dialect.textGeneration.body(of: fault).text).at("error_type") == .string("validation"))
     }
 
+    @Test("the document's range of numbers is what 32 bits hold")
+    func range() throws {
+        let least = "7.006492321624085e-46"
+        let most = "3.4028235677973366e38"
+        let number = try #require(TextGenerationRequest.parameterFields.first { $0.name == "repetition_penalty" })
+        let schema = try json(number.schema.text)
+        #expect(schema["exclusiveMinimum"]?.double == Double(least))
+        #expect(schema["exclusiveMaximum"]?.double == Double(most))
+        for text in [least, most] {
+            #expect(throws: DoorFault.self) { try Self.read(#""repetition_penalty":\#(text)"#) }
+        }
+        for value in [Double(least)?.nextUp, Double(most)?.nextDown] {
+            let value = try #require(value)
+            #expect(throws: Never.self) { try Self.read(#""repetition_penalty":\#(value)"#) }
+        }
+    }
+
+    @Test("log-probabilities are computed only where the answer shows them")
+    func logprobs() throws {
+        #expect(try Self.read(#""top_n_tokens":3"#).request.parameters?.topLogprobs == 0)
+        for fields in [#""details":true"#, #""decoder_input_details":true"#] {
+            #expect(try Self.read(fields).request.parameters?.topLogprobs == 1)
+        }
+        #expect(try Self.read(#""top_n_tokens":3,"details":true"#).request.parameters?.topLogprobs == 3)
+        #expect(try Self.read(#""top_n_tokens":3"#, streams: true).request.parameters?.topLogprobs == 3)
+        #expect(try Self.read("", streams: true).request.parameters?.topLogprobs == 1)
+    }
+
     @Test("only the address that serves both takes stream")
     func streamField() throws {
         let body = try json(#"{"inputs":"a","stream":true}"#)
-        #expect(try TextGenerationRequest(body, mayStream: true, model: Words().model, maxStops: 4).streams)
+        #expect(try TextGenerationRequest(body, streams: nil, model: Words().model, maxStops: 4).streams)
         let fault = #expect(throws: DoorFault.self) {
-            try TextGenerationRequest(body, mayStream: false, model: Words().model, maxStops: 4)
+            try TextGenerationRequest(body, streams: false, model: Words().model, maxStops: 4)
         }
         #expect(fault?.field == "stream")
     }

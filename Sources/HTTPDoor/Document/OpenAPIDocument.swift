@@ -325,7 +325,12 @@ enum OpenAPIDocument {
         case .string: ["type": "string"]
         case .bytes: ["type": "string", "contentEncoding": "base64"]
         case .choice(let name):
-            ["enum": .array((MessageSchema.shared.choices[name] ?? []).map { .string($0.name) })]
+            // Answers have the name; a reader of the mapping takes the number too.
+            [
+                "enum": .array(
+                    (MessageSchema.shared.choices[name] ?? []).flatMap { [.string($0.name), .raw("\($0.number)")] }
+                )
+            ]
         case .message(let name): Self.reference(Self.short(name))
         }
     }

@@ -69,7 +69,12 @@ struct CompletionRequest: Sendable {
         BodyField(
             "stop",
             "Texts that end an answer, which does not contain them.",
-            ["oneOf": [["type": "string"], ["type": "array", "items": ["type": "string"]], ["type": "null"]]]
+            [
+                "oneOf": [
+                    ["type": "string", "minLength": 1],
+                    ["type": "array", "items": ["type": "string", "minLength": 1]], ["type": "null"],
+                ]
+            ]
         ),
         BodyField(
             "logprobs",

@@ -191,12 +191,12 @@ extension DoorResponder {
         let backend = self.backend
         let request = try TextGenerationRequest(
             body,
-            mayStream: streams == nil,
+            streams: streams,
             model: backend.model,
             maxStops: backend.maxStopStrings
         )
         let answer = TextGenerationAnswer(backend: backend, request: request)
-        guard !(streams ?? request.streams) else {
+        guard !request.streams else {
             let sequences = request.request.parameters?.numReturnSequences ?? 1
             guard sequences == 1 else {
                 throw .invalid(

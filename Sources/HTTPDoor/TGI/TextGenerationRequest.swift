@@ -17,7 +17,7 @@ struct TextGenerationRequest: Sendable {
     var hasPrefill: Bool
     /// How many of the most likely tokens come with each token.
     var topTokens: Int
-    /// Whether tokens are sent as they come; for the address that serves both.
+    /// Whether tokens are sent as they come.
     var streams: Bool
 
     /// The fields of the body.
@@ -51,12 +51,12 @@ struct TextGenerationRequest: Sendable {
         BodyField(
             "temperature",
             "The divisor of logits; tokens are sampled unless it is 1.",
-            Self.optional("number", ["exclusiveMinimum": 0])
+            Self.optional("number", Self.positiveRange)
         ),
         BodyField(
             "repetition_penalty",
             "The divisor of the logits of tokens that have appeared.",
-            Self.optional("number", ["exclusiveMinimum": 0])
+            Self.optional("number", Self.positiveRange)
         ),
         BodyField("frequency_penalty", "Only 0.", ["enum": [0, nil]]),
         BodyField(
@@ -67,12 +67,12 @@ struct TextGenerationRequest: Sendable {
         BodyField(
             "top_p",
             "Sample from the most likely tokens that together have this probability.",
-            Self.optional("number", ["exclusiveMinimum": 0, "maximum": 1])
+            Self.optional("number", Self.shareRange)
         ),
         BodyField(
             "typical_p",
             "Sample from the most typical tokens that together have this probability.",
-            Self.optional("number", ["exclusiveMinimum": 0, "maximum": 1])
+            Self.optional("number", Self.shareRange)
         ),
         BodyField("do_sample", "Whether to sample.", Self.optional("boolean")),
         BodyField(
@@ -84,7 +84,7 @@ struct TextGenerationRequest: Sendable {
         BodyField(
             "stop",
             "Texts that end the answer, which does not contain them.",
-            ["type": ["array", "null"], "items": ["type": "string"]]
+            ["type": ["array", "null"], "items": ["type": "string", "minLength": 1]]
         ),
         BodyField("truncate", "Only null: send a shorter text.", ["type": "null"]),
         BodyField("watermark", "Only false.", ["enum": [false, nil]]),
@@ -108,6 +108,12 @@ struct TextGenerationRequest: Sendable {
         BodyField("adapter_id", "Only null.", ["type": "null"]),
     ]
 
+    /// The numbers above 0 that are neither 0 nor infinite once they are rounded to 32 bits: between 2^-150 and 2^128 - 2^103.
+    private static let positiveRange: JSONOutput = [
+        "exclusiveMinimum": .raw("7.006492321624085e-46"), "exclusiveMaximum": .raw("3.4028235677973366e38"),
+    ]
+    private static let shareRange: JSONOutput = ["exclusiveMinimum": .raw("7.006492321624085e-46"), "maximum": 1]
+
     private static func optional(_ type: String, _ more: JSONOutput = [:]) -> JSONOutput {
         guard case .object(let members) = more else { return ["type": [.string(type), "null"]] }
         return JSONOutput.object([(name: "type", value: [.string(type), "null"])]).adding(members)
@@ -117,23 +123,27 @@ struct TextGenerationRequest: Sendable {
     ///
     /// - Parameters:
     ///   - body: The body.
-    ///   - mayStream: Whether the body may say that tokens are sent as they come.
+    ///   - streams: Whether tokens are sent as they come; nil where the body says that.
     ///   - model: The served model, whose limits count.
     ///   - maxStops: Stop strings that a request may have.
     /// - Throws: ``DoorFault`` naming the field that is wrong or that cannot be honoured.
-    init(_ body: JSONValue, mayStream: Bool, model: ModelDescription, maxStops: Int) throws(DoorFault) {
-        let root = try BodyReader(body, mayStream ? Self.rootFields : Self.fields)
+    init(_ body: JSONValue, streams: Bool?, model: ModelDescription, maxStops: Int) throws(DoorFault) {
+        let root = try BodyReader(body, streams == nil ? Self.rootFields : Self.fields)
         let inputs = try root.required("inputs", "give the text to answer")
         guard case .string(let text) = inputs else { throw root.wrong("inputs", inputs, "a text") }
         self.inputs = text
-        self.streams = mayStream ? try root.flag("stream") ?? false : false
+        if let streams { self.streams = streams } else { self.streams = try root.flag("stream") ?? false }
         let reader = try BodyReader(root.value("parameters") ?? .object([:]), Self.parameterFields, path: "parameters")
         try Self.refuseOthers(reader)
         self.returnsInput = try reader.flag("return_full_text") ?? false
         self.hasDetails = try reader.flag("details") ?? false
         self.hasPrefill = try reader.flag("decoder_input_details") ?? false
         self.topTokens = try reader.integer("top_n_tokens", in: 0...20) ?? 0
-        let parameters = try Self.parameters(reader, model, topTokens: self.topTokens, maxStops: maxStops)
+        var parameters = try Self.parameters(reader, model, maxStops: maxStops)
+        // Every token of a stream and of details comes with its log-probability; a text alone needs none.
+        if self.streams || self.hasDetails || self.hasPrefill {
+            parameters.topLogprobs = UInt32(max(1, self.topTokens))
+        }
         self.request = GenerateRequest(input: .text(text), parameters: parameters)
     }
 
@@ -164,7 +174,6 @@ struct TextGenerationRequest: Sendable {
     private static func parameters(
         _ reader: BodyReader,
         _ model: ModelDescription,
-        topTokens: Int,
         maxStops: Int
     ) throws(DoorFault) -> GenerationParameters {
         var parameters = GenerationParameters()
@@ -199,8 +208,6 @@ struct TextGenerationRequest: Sendable {
             throw .invalid("parameters.stop", "has an empty text at \(index); leave it out")
         }
         parameters.stop = stops
-        // Every token of a stream and of details comes with its log-probability.
-        parameters.topLogprobs = UInt32(max(1, topTokens))
         return parameters
     }
 
