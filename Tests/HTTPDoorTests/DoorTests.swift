@@ -3,7 +3,6 @@
 import DoorPage
 import HTTPTypes
 import JSONValues
-import MessageJSON
 import NIOCore
 import NIOEmbedded
 import RPCCore
@@ -170,6 +169,37 @@ struct DoorTests {
         #expect(!channel.isActive)
     }
 
+    @Test("what is written in one turn is sent together, and before the end of the connection")
+    func flushes() throws {
+        let channel = EmbeddedChannel()
+        try channel.connect(to: try SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        let flushes = Flushes()
+        try channel.pipeline.syncOperations.addHandlers(flushes, FlushJoiner())
+        for text in ["a", "b"] { channel.writeAndFlush(IOData.byteBuffer(ByteBuffer(string: text)), promise: nil) }
+        #expect(flushes.count == 0)
+        channel.embeddedEventLoop.run()
+        #expect(flushes.count == 1)
+        #expect(try channel.readOutbound(as: IOData.self) == .byteBuffer(ByteBuffer(string: "a")))
+        #expect(try channel.readOutbound(as: IOData.self) == .byteBuffer(ByteBuffer(string: "b")))
+        channel.writeAndFlush(IOData.byteBuffer(ByteBuffer(string: "c")), promise: nil)
+        channel.close(promise: nil)
+        #expect(flushes.count == 2)
+        channel.embeddedEventLoop.run()
+        #expect(flushes.count == 2)
+    }
+
+    /// Counts flushes.
+    private final class Flushes: ChannelOutboundHandler {
+        typealias OutboundIn = IOData
+
+        var count = 0
+
+        func flush(context: ChannelHandlerContext) {
+            self.count += 1
+            context.flush()
+        }
+    }
+
     @Test("bodies together take no more than their budget")
     func budget() {
         let budget = BodyBudget(limit: 10)
@@ -177,6 +207,83 @@ struct DoorTests {
         budget.give(4)
         #expect(budget.take(3) && !budget.take(.max))
         #expect(budget.bytes == 9)
+    }
+
+    @Test("a body that takes too long is given up once, and one that has come never")
+    func bodies() {
+        var bodies = BodyDeadlines<String>()
+        let now = ContinuousClock.now
+        let first = bodies.began("first", until: now + .seconds(60))
+        _ = bodies.began("second", until: now + .seconds(60))
+        _ = bodies.began("third", until: now + .seconds(61))
+        bodies.ended(first)
+        #expect(bodies.overdue(now + .seconds(59)).isEmpty)
+        #expect(bodies.overdue(now + .seconds(60)) == ["second"])
+        #expect(bodies.overdue(now + .seconds(60)).isEmpty)
+        #expect(bodies.overdue(now + .seconds(61)) == ["third"])
+    }
+
+    @Test("a call on a stream is cancelled once its client has left, and an answered one is not")
+    func streams() async throws {
+        let answered = DoorStream()
+        #expect(try await answered.attended { Task.isCancelled } == false)
+        answered.ended(.left)
+        let left = DoorStream()
+        let (begun, source) = AsyncStream.makeStream(of: Never.self)
+        async let wasCancelled = left.attended {
+            source.finish()
+            try? await Task.sleep(for: .seconds(600))
+            return Task.isCancelled
+        }
+        for await _ in begun {}
+        left.ended(.left)
+        #expect(try await wasCancelled)
+        await #expect(throws: RPCError.self) {
+            try await DoorStream().attended { throw RPCError(.unavailable, "there is no host") }
+        }
+    }
+
+    @Test("what gathers is taken at once, and a fault after it")
+    func queue() async throws {
+        let queue = GenerationQueue()
+        for event in Words.events.prefix(2) { queue.add(event) }
+        var batch = try await queue.next()
+        #expect(batch.events.count == 2 && !batch.isLast)
+        queue.add(Words.events[2])
+        queue.finish()
+        queue.add(Words.events[3])
+        queue.finish(RPCError(.internal, "too late"))
+        batch = try await queue.next()
+        #expect(batch.events.count == 1 && batch.isLast)
+
+        let failing = GenerationQueue()
+        failing.add(Words.events[0])
+        failing.finish(RPCError(.unavailable, "there is no host"))
+        batch = try await failing.next()
+        #expect(batch.events.count == 1 && !batch.isLast)
+        await #expect(throws: RPCError.self) { try await failing.next() }
+
+        // Nothing would ever come.
+        let silent = GenerationQueue()
+        let task = Task { try await silent.next() }
+        task.cancel()
+        await #expect(throws: CancellationError.self) { try await task.value }
+    }
+
+    @Test("a channel's requests have a connection until it closes")
+    func origin() throws {
+        let channel = EmbeddedChannel()
+        try channel.connect(to: try SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        let connections = DoorConnections(DoorConfiguration(host: "127.0.0.1", port: 0), counts: DoorCounts())
+        #expect(connections.origin(of: channel) == nil)
+        let connection = try #require(connections.arrived(channel))
+        let origin = try #require(connections.origin(of: channel))
+        #expect(origin.connection === connection && origin.stream == nil)
+        // The channel of a stream that is not known any more.
+        #expect(connections.origin(of: EmbeddedChannel()) == nil)
+        _ = try? channel.finish()
+        channel.embeddedEventLoop.run()
+        #expect(connections.origin(of: channel) == nil && connections.count == 0)
     }
 
     @Test("only JSON is read, since any page could send a form")
@@ -242,6 +349,10 @@ struct DoorTests {
         for entry in DoorRoute.table {
             #expect(document["paths"]?[entry.path]?[entry.method.lowercased()]?["responses"] != nil, "\(entry.path)")
         }
+        // The mapping takes an enum's name and its number.
+        let priority = document.at("components.schemas.GenerateRequest.properties.priority.anyOf.0.enum")
+        guard case .array(let values)? = priority else { throw JSONFault(message: "priority has no values") }
+        #expect(values.contains(.string("LOW")) && values.contains(.integer(0)))
         var references: Set<String> = []
         func visit(_ value: JSONValue) {
             switch value {
@@ -258,77 +369,5 @@ struct DoorTests {
             let name = String(reference.dropFirst("#/components/schemas/".count))
             #expect(document.at("components.schemas")?[name] != nil, "\(reference)")
         }
-    }
-}
-
-@Suite("Messages by protobuf's JSON mapping")
-struct MappingTests {
-    private static func read(_ text: String) throws -> GenerateRequest {
-        try OwnForm.message(try json(text), "switchyard.v1.GenerateRequest")
-    }
-
-    @Test("both names of a field are read, and the mapping's is written")
-    func names() throws {
-        for name in ["maxNewTokens", "max_new_tokens"] {
-            #expect(try Self.read(#"{"parameters":{"\#(name)":5}}"#).parameters?.maxNewTokens == 5)
-        }
-        var request = GenerateRequest(input: .tokenIDs([1, 2]), parameters: GenerationParameters())
-        request.parameters?.seed = .max
-        request.parameters?.temperature = 0.1
-        request.parameters?.doSample = false
-        request.parameters?.earlyStopping = .always
-        #expect(
-            OwnForm.json(request, "switchyard.v1.GenerateRequest").text
-                == #"{"inputIds":{"ids":[1,2]},"parameters":{"doSample":false,"temperature":0.1,"seed":"18446744073709551615","earlyStopping":"ALWAYS"}}"#
-        )
-    }
-
-    @Test(
-        "whatever the mapping allows is read",
-        arguments: [
-            #"{"seed":"7"}"#, #"{"seed":7}"#, #"{"seed":7.0}"#, #"{"seed":7e0}"#, #"{"seed":"7","temperature":null}"#,
-        ]
-    )
-    func numbers(parameters: String) throws {
-        let read = try #require(try Self.read(#"{"parameters":\#(parameters)}"#).parameters)
-        #expect(read.seed == 7 && read.temperature == nil)
-    }
-
-    @Test("enums are names or numbers, bytes either alphabet of base64, floats also in quotes")
-    func forms() throws {
-        #expect(try Self.read(#"{"priority":"LOW"}"#).priority == .low)
-        #expect(try Self.read(#"{"priority":3}"#).priority == .high)
-        let parameters = try #require(
-            try Self.read(#"{"parameters":{"topP":"0.5","lengthPenalty":"-Infinity"}}"#).parameters
-        )
-        #expect(parameters.topP == 0.5 && parameters.lengthPenalty == -.infinity)
-        for text in ["+/8=", "-_8", "+/8"] {
-            let tensor: Tensor = try OwnForm.message(try json(#"{"data":"\#(text)"}"#), "switchyard.v1.Tensor")
-            #expect(tensor.data == [0xFB, 0xFF])
-        }
-        #expect(
-            OwnForm.json(Tensor(dtype: .float32, shape: [1], data: [0xFB, 0xFF]), "switchyard.v1.Tensor").text
-                == #"{"dtype":"FLOAT32","shape":[1],"data":"+/8="}"#
-        )
-    }
-
-    @Test(
-        "what the mapping does not allow is refused by the field's name",
-        arguments: [
-            (#"{"tex":"a"}"#, "tex"), (#"{"text":1}"#, "text"), (#"{"parameters":[]}"#, "parameters"),
-            (#"{"parameters":{"seed":-1}}"#, "parameters.seed"), (#"{"parameters":{"seed":1.5}}"#, "parameters.seed"),
-            (#"{"parameters":{"topP":"0x1p3"}}"#, "parameters.topP"),
-            (#"{"parameters":{"topP":1e39}}"#, "parameters.topP"),
-            (#"{"parameters":{"topP":true}}"#, "parameters.topP"), (#"{"priority":"URGENT"}"#, "priority"),
-            (#"{"priority":9}"#, "priority"), (#"{"text":"a","inputIds":{"ids":[1]}}"#, "inputIds"),
-            (#"{"parameters":{"maxNewTokens":1,"max_new_tokens":1}}"#, "parameters.max_new_tokens"),
-            (#"{"inputIds":{"ids":[1,null]}}"#, "inputIds.ids[1]"),
-            (#"{"inputIds":{"ids":[4294967296]}}"#, "inputIds.ids[0]"),
-            (#"{"returnRoutes":"true"}"#, "returnRoutes"), (#"{"parameters":{"stop":"a"}}"#, "parameters.stop"),
-        ]
-    )
-    func refused(text: String, field: String) throws {
-        let fault = #expect(throws: DoorFault.self) { try Self.read(text) }
-        #expect(fault?.field == field, "\(fault?.message ?? "")")
     }
 }

@@ -11,7 +11,8 @@ struct DoorChannel: ServerChildChannel {
     /// A connection whose protocol may not be known yet.
     struct Value: ServerChildChannelValue {
         let opened: EventLoopFuture<Opened>
-        let channel: any Channel
+        let connection: DoorConnection
+        var channel: any Channel { self.connection.channel }
     }
 
     /// A connection whose protocol is known.
@@ -54,7 +55,9 @@ struct DoorChannel: ServerChildChannel {
                 idleTimeout: patience.idle,
                 gracefulCloseTimeout: configuration.drainTimeout,
                 streamConfiguration: .init(
-                    additionalChannelHandlers: [WriteStallHandler(patience: patience.reading)],
+                    additionalChannelHandlers: [
+                        WriteStallHandler(patience: patience.reading), DoorStreamHandler(connections: connections),
+                    ],
                     idleTimeout: TimeAmount(patience.idle)
                 )
             )
@@ -76,7 +79,7 @@ struct DoorChannel: ServerChildChannel {
                     tls = security
                     try security.addWebHandler(to: pipeline)
                 }
-                try pipeline.addHandler(TrafficHandler(counts: self.counts))
+                try pipeline.addHandlers(TrafficHandler(counts: self.counts), FlushJoiner())
                 let opening = OpeningHandler(
                     isSecure: tls != nil,
                     patience: self.configuration.patience.opening,
@@ -107,7 +110,7 @@ struct DoorChannel: ServerChildChannel {
                     fail: { opened.fail(ChannelError.ioOnClosedChannel) }
                 )
                 try pipeline.addHandler(opening)
-                return Value(opened: opened.futureResult, channel: channel)
+                return Value(opened: opened.futureResult, connection: connection)
             }
             .flatMapErrorThrowing { (error: any Error) -> Value in
                 opened.fail(error)
@@ -118,13 +121,24 @@ struct DoorChannel: ServerChildChannel {
     func handle(value: Value, logger: Logger) async {
         do {
             switch try await value.opened.get() {
-            case .http1(let channel): await self.http1.handle(value: channel, logger: logger)
+            case .http1(let channel): await self.serve(channel, value.connection, logger)
             case .http2(let channel): await self.http2.handle(value: channel, logger: logger)
             }
         } catch {
             // It closed, or was refused, before it said anything.
             logger.trace("an HTTP connection ended early", metadata: ["reason": "\(error)"])
             value.channel.close(promise: nil)
+        }
+    }
+
+    /// Runs a connection of HTTP/1.1, whose task is cancelled once the client has left, and with it the request that it answers.
+    ///
+    /// One task for each connection tells that, and none for each request.
+    private func serve(_ channel: HTTP1Channel.Value, _ connection: DoorConnection, _ logger: Logger) async {
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.http1.handle(value: channel, logger: logger) }
+            await connection.waitUntilClosed()
+            group.cancelAll()
         }
     }
 }

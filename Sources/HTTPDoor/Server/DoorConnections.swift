@@ -9,9 +9,6 @@ internal import Synchronization
 final class DoorConnection: Sendable {
     private struct State {
         var identity: PeerIdentity?
-        var isClosed = false
-        var next = 0
-        var watchers: [Int: AsyncStream<Never>.Continuation] = [:]
         var running = 0
     }
 
@@ -21,9 +18,12 @@ final class DoorConnection: Sendable {
     /// Since when no request runs.
     let activity = ConnectionActivity(now: NIODeadline.now().uptimeNanoseconds)
     private let state = Mutex(State())
+    private let life: AsyncStream<Never>
+    private let lifeEnd: AsyncStream<Never>.Continuation
 
     init(_ channel: any Channel) {
         self.channel = channel
+        (self.life, self.lifeEnd) = AsyncStream.makeStream(of: Never.self)
         self.host = ConnectionPlaces.peer(of: channel.remoteAddress?.ipAddress ?? "local")
     }
 
@@ -52,28 +52,10 @@ final class DoorConnection: Sendable {
     }
 
     /// The connection has closed.
-    func closed() {
-        let watchers = self.state.withLock { state in
-            state.isClosed = true
-            defer { state.watchers = [:] }
-            return Array(state.watchers.values)
-        }
-        for watcher in watchers { watcher.finish() }
-    }
+    func closed() { self.lifeEnd.finish() }
 
-    /// Waits until the connection has closed, or the task is cancelled.
-    func waitUntilClosed() async {
-        let (stream, source) = AsyncStream.makeStream(of: Never.self)
-        let id = self.state.withLock { state -> Int? in
-            guard !state.isClosed else { return nil }
-            state.next += 1
-            state.watchers[state.next] = source
-            return state.next
-        }
-        guard let id else { return }
-        for await _ in stream {}
-        self.state.withLock { _ = $0.watchers.removeValue(forKey: id) }
-    }
+    /// Waits until the connection has closed, or the task is cancelled; only one task may wait.
+    func waitUntilClosed() async { for await _ in self.life {} }
 }
 
 /// All connections of the door: who has a place, and whose channel is whose.
@@ -83,6 +65,7 @@ final class DoorConnections: Sendable {
         var next = 0
         var connections: [Int: DoorConnection] = [:]
         var numbers: [ObjectIdentifier: Int] = [:]
+        var streams: [ObjectIdentifier: DoorStream] = [:]
     }
 
     private let limit: Int
@@ -136,13 +119,29 @@ final class DoorConnections: Sendable {
         return connection
     }
 
-    /// The connection of a request's channel, which may be one of its streams.
-    func connection(of channel: any Channel) -> DoorConnection? {
+    /// A stream has been opened.
+    ///
+    /// - Parameters:
+    ///   - stream: The stream.
+    ///   - name: Its channel's.
+    func opened(_ stream: DoorStream, _ name: ObjectIdentifier) { self.state.withLock { $0.streams[name] = stream } }
+
+    /// A stream has closed.
+    func closed(_ name: ObjectIdentifier) { self.state.withLock { $0.streams[name] = nil } }
+
+    /// Where a request comes from.
+    ///
+    /// - Parameter channel: The request's channel.
+    /// - Returns: Its connection, and its stream of HTTP/2; nil if the client has left.
+    func origin(of channel: any Channel) -> (connection: DoorConnection, stream: DoorStream?)? {
         self.state.withLock { state in
-            let id =
-                state.numbers[ObjectIdentifier(channel)]
-                ?? channel.parent.flatMap { state.numbers[ObjectIdentifier($0)] }
-            return id.flatMap { state.connections[$0] }
+            let name = ObjectIdentifier(channel)
+            let stream = state.streams[name]
+            let parent = stream == nil ? name : channel.parent.map { ObjectIdentifier($0) }
+            guard let number = parent.flatMap({ state.numbers[$0] }), let connection = state.connections[number] else {
+                return nil
+            }
+            return (connection: connection, stream: stream)
         }
     }
 

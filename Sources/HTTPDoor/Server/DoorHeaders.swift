@@ -51,7 +51,9 @@ enum DoorHeaders {
                 "the header content-encoding is \"\(encoding.prefix(80))\"; send the body as it is, without the header"
             throw DoorFault(415, .invalidArgument, words)
         }
-        let type = (fields[.contentType] ?? "").prefix { $0 != ";" }.filter { $0 != " " }.lowercased()
+        let given = fields[.contentType]
+        if given == "application/json" { return }
+        let type = (given ?? "").prefix { $0 != ";" }.filter { $0 != " " }.lowercased()
         guard type != "application/json" else { return }
         let isInfer = action == .infer
         if isInfer, type == "application/octet-stream" || (type.isEmpty && fields[.origin] == nil) { return }

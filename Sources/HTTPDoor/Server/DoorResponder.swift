@@ -18,6 +18,7 @@ struct DoorResponder: Sendable {
     let connections: DoorConnections
     let counts: DoorCounts
     let budget: BodyBudget
+    let bodies: BodyWatch
     let crossOrigin: CrossOrigin
     let logger: Logger
     /// When the door was made, in seconds since 1970: the age of the model that it serves.
@@ -35,6 +36,7 @@ struct DoorResponder: Sendable {
         self.connections = connections
         self.counts = counts
         self.budget = BodyBudget(limit: configuration.bodyBudgetBytes)
+        self.bodies = BodyWatch(patience: configuration.patience.body)
         self.crossOrigin = CrossOrigin(origins: configuration.origins)
         self.logger = logger
     }
@@ -44,8 +46,8 @@ struct DoorResponder: Sendable {
         var route: DoorRoute
         var call: DoorCall
         var connection: DoorConnection
-        /// The channel of this request alone, or of the connection.
-        var channel: any Channel
+        /// The stream of this request alone; nil for HTTP/1.1.
+        var stream: DoorStream?
         /// The fields of every answer to it.
         var fields: HTTPFields
         var isHead: Bool
@@ -65,7 +67,7 @@ struct DoorResponder: Sendable {
     func respond(to request: Request, _ writer: consuming HummingbirdCore.ResponseWriter, on channel: any Channel)
         async throws
     {
-        guard let connection = self.connections.connection(of: channel) else { return }
+        guard let (connection, stream) = self.connections.origin(of: channel) else { return }
         connection.began()
         self.counts.began()
         defer {
@@ -90,7 +92,7 @@ struct DoorResponder: Sendable {
             route: route,
             call: DoorCall(caller: connection.callerName),
             connection: connection,
-            channel: channel,
+            stream: stream,
             fields: self.crossOrigin.fields(for: request.headers),
             isHead: request.method == .head,
             inferenceLength: request.headers[DoorHeaders.inferenceLength]
@@ -153,10 +155,8 @@ struct DoorResponder: Sendable {
         if let text = request.headers[.contentLength], let count = Int(text), count > limit {
             throw tooLarge("\(count)")
         }
-        let timer = channel.eventLoop.scheduleTask(in: TimeAmount(self.configuration.patience.body)) {
-            channel.close(promise: nil)
-        }
-        defer { timer.cancel() }
+        let number = self.bodies.began(channel)
+        defer { self.bodies.ended(number) }
         var bytes: [UInt8] = []
         do {
             for try await part in request.body {
@@ -199,7 +199,7 @@ struct DoorResponder: Sendable {
         case .call(let call):
             let reply: DoorReply
             do {
-                reply = try await self.attended(exchange) { try await call() }
+                reply = try await exchange.attended(call)
                 self.log(exchange, fault: nil)
             } catch {
                 let fault = DoorFault(error).renamed(exchange.route.dialect.names)
@@ -230,7 +230,7 @@ struct DoorResponder: Sendable {
         // A request that cannot have a body costs nothing more.
         let ends = request.method != .get && request.method != .head
         // HTTP/2 has no such field (RFC 9113, section 8.2.2).
-        if ends, self.connections.connection(of: channel)?.channel === channel { head[.connection] = "close" }
+        if ends, let origin = self.connections.origin(of: channel), origin.stream == nil { head[.connection] = "close" }
         let body = dialect.body(of: fault).text
         head[.contentLength] = "\(body.utf8.count)"
         let response = HTTPResponse(status: .init(code: dialect.status(of: fault)), headerFields: head)
@@ -243,7 +243,7 @@ struct DoorResponder: Sendable {
         channel.eventLoop.scheduleTask(in: .seconds(1)) { channel.close(promise: nil) }
     }
 
-    private func reply(_ fault: DoorFault, _ exchange: Exchange) -> DoorReply {
+    func reply(_ fault: DoorFault, _ exchange: Exchange) -> DoorReply {
         let dialect = exchange.route.dialect
         var reply = DoorReply(dialect.body(of: fault), status: dialect.status(of: fault))
         DoorHeaders.add(fault, to: &reply.fields)
@@ -251,7 +251,7 @@ struct DoorResponder: Sendable {
     }
 
     @concurrent
-    private func write(_ reply: DoorReply, _ exchange: Exchange, _ writer: consuming HummingbirdCore.ResponseWriter)
+    func write(_ reply: DoorReply, _ exchange: Exchange, _ writer: consuming HummingbirdCore.ResponseWriter)
         async throws
     {
         var fields = DoorHeaders.common(reply.type)
@@ -269,90 +269,8 @@ struct DoorResponder: Sendable {
         }
     }
 
-    /// Runs a call as long as its client is there.
-    private func attended<Result: Sendable>(
-        _ exchange: Exchange,
-        _ body: @escaping @Sendable () async throws -> Result
-    ) async throws -> Result {
-        try await withThrowingTaskGroup(of: Result?.self) { group in
-            group.addTask { try await body() }
-            group.addTask {
-                await exchange.waitUntilLeft()
-                return nil
-            }
-            defer { group.cancelAll() }
-            guard let result = try await group.next() ?? nil else { throw CancellationError() }
-            return result
-        }
-    }
-
-    /// Sends a generation as it comes.
-    ///
-    /// Until its first event is known, a fault is an answer like any other.
-    @concurrent
-    private func stream(
-        _ backend: any DoorBackend,
-        _ requests: [GenerateRequest],
-        _ form: any EventForm,
-        _ exchange: Exchange,
-        _ writer: consuming HummingbirdCore.ResponseWriter
-    ) async throws {
-        var slot: HummingbirdCore.ResponseWriter? = consume writer
-        let (events, source) = AsyncThrowingStream.makeStream(of: GenerationEvent.self)
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await backend.generateAll(requests, exchange.call, into: source) }
-            group.addTask {
-                await exchange.waitUntilLeft()
-                source.finish(throwing: CancellationError())
-            }
-            defer { group.cancelAll() }
-            guard let writer = slot.take() else { return }
-            try await self.send(events, form, exchange, writer)
-        }
-    }
-
-    @concurrent
-    private func send(
-        _ events: AsyncThrowingStream<GenerationEvent, any Error>,
-        _ form: any EventForm,
-        _ exchange: Exchange,
-        _ writer: consuming HummingbirdCore.ResponseWriter
-    ) async throws {
-        var form = form
-        var iterator = events.makeAsyncIterator()
-        var next: GenerationEvent?
-        do {
-            next = try await iterator.next()
-        } catch {
-            let fault = DoorFault(error).renamed(exchange.route.dialect.names)
-            self.log(exchange, fault: fault)
-            try await self.write(self.reply(fault, exchange), exchange, writer)
-            return
-        }
-        var fields = DoorHeaders.common("text/event-stream")
-        for field in exchange.fields { fields[field.name] = field.value }
-        self.counts.answered(exchange.route, exchange.route.dialect, status: 200)
-        var output = try await writer.writeHead(HTTPResponse(status: .ok, headerFields: fields))
-        var fault: DoorFault?
-        while let event = next {
-            let text = form.events(event).reduce(into: "") { $0 += "data: \($1)\n\n" }
-            if !text.isEmpty { try await output.write(ByteBuffer(string: text)) }
-            do {
-                next = try await iterator.next()
-            } catch {
-                fault = DoorFault(error).renamed(exchange.route.dialect.names)
-                next = nil
-            }
-        }
-        self.log(exchange, fault: fault)
-        let ending = fault.map { [form.event(of: $0)] } ?? form.ending()
-        let text = ending.reduce(into: "") { $0 += "data: \($1)\n\n" }
-        if !text.isEmpty { try await output.write(ByteBuffer(string: text)) }
-        try await output.finish(nil)
-    }
-
     /// Logs how a traced request ended; others only for debugging.
-    private func log(_ exchange: Exchange, fault: DoorFault?) {
+    func log(_ exchange: Exchange, fault: DoorFault?) {
         let level: Logger.Level = exchange.call.trace?.isSampled == true ? .info : .debug
         guard self.logger.logLevel <= level else { return }
         var metadata: Logger.Metadata = exchange.call.trace?.logMetadata ?? [:]
@@ -365,60 +283,14 @@ struct DoorResponder: Sendable {
 }
 
 extension DoorResponder.Exchange {
-    /// Waits until the client is not there any more, or the task is cancelled.
-    func waitUntilLeft() async {
-        // Over HTTP/1.1 the connection outlives its requests, and it must not gather a callback for each.
-        guard self.channel !== self.connection.channel else { return await self.connection.waitUntilClosed() }
-        let (closed, source) = AsyncStream.makeStream(of: Never.self)
-        self.channel.closeFuture.whenComplete { _ in source.finish() }
-        for await _ in closed {}
-    }
-}
-
-extension DoorBackend {
-    /// Runs the generations of one request over HTTP, all at once; the first fault ends all.
+    /// Runs a call as long as the client is there; then it is cancelled.
     ///
-    /// - Parameters:
-    ///   - requests: The generations.
-    ///   - call: What comes with the request.
-    ///   - source: Takes what happens, and the end.
-    func generateAll(
-        _ requests: [GenerateRequest],
-        _ call: DoorCall,
-        into source: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
-    ) async {
-        do {
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                for (index, request) in requests.enumerated() {
-                    group.addTask {
-                        let response = try await self.generate(request, call) { source.yield(.token(index, $0)) }
-                        source.yield(.response(index, response))
-                    }
-                }
-                try await group.waitForAll()
-            }
-            source.finish()
-        } catch {
-            source.finish(throwing: error)
-        }
-    }
-
-    /// Runs generations at once and waits for all.
-    ///
-    /// - Parameters:
-    ///   - requests: The generations.
-    ///   - call: What comes with the request.
-    /// - Returns: The answers, in the order of the requests.
-    /// - Throws: `RPCError` of the first that failed.
-    func generateAll(_ requests: [GenerateRequest], _ call: DoorCall) async throws -> [GenerateResponse] {
-        if requests.count == 1 { return [try await self.generate(requests[0], call, onToken: nil)] }
-        return try await withThrowingTaskGroup(of: (Int, GenerateResponse).self) { group in
-            for (index, request) in requests.enumerated() {
-                group.addTask { (index, try await self.generate(request, call, onToken: nil)) }
-            }
-            var responses: [Int: GenerateResponse] = [:]
-            for try await (index, response) in group { responses[index] = response }
-            return requests.indices.compactMap { responses[$0] }
-        }
+    /// - Parameter body: The call.
+    /// - Returns: What the call returns.
+    /// - Throws: What the call throws.
+    func attended<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+        // Over HTTP/1.1 the connection's task, which is this one, is cancelled when the client leaves.
+        guard let stream = self.stream else { return try await body() }
+        return try await stream.attended(body)
     }
 }

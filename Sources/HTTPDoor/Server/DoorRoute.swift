@@ -52,31 +52,63 @@ struct DoorRoute: Sendable, Hashable {
     /// The model's version in the address; empty where it has none.
     var version = ""
 
-    /// All addresses: method, path, dialect and action, in the order of the OpenAPI document.
-    static let table: [(method: String, path: String, dialect: Dialect, action: DoorAction)] = [
-        ("POST", "/v1/completions", .openAI, .completions), ("POST", "/v1/embeddings", .openAI, .embeddings),
-        ("GET", "/v1/models", .openAI, .models), ("GET", "/v1/models/{model}", .openAI, .model),
-        ("POST", "/v1/chat/completions", .openAI, .chatCompletions),
-        ("POST", "/generate", .textGeneration, .textGeneration),
-        ("POST", "/generate_stream", .textGeneration, .textGenerationStream),
-        ("POST", "/", .textGeneration, .textGenerationRoot), ("GET", "/info", .textGeneration, .info),
-        ("GET", "/health", .textGeneration, .health), ("POST", "/v1/generate", .own, .generate),
-        ("POST", "/v1/generate_stream", .own, .generateStream), ("POST", "/v1/score", .own, .score),
-        ("POST", "/v1/encode", .own, .encode), ("GET", "/v1/cluster", .own, .cluster),
-        ("GET", "/v1/model", .own, .describe), ("POST", "/tokenize", .openAI, .tokenize),
-        ("POST", "/detokenize", .openAI, .detokenize), ("GET", "/tokenizer_info", .openAI, .tokenizerInfo),
-        ("GET", "/v2", .openInference, .inferenceServer), ("GET", "/v2/health/live", .openInference, .inferenceLive),
-        ("GET", "/v2/health/ready", .openInference, .inferenceReady),
+    /// An address of the table.
+    struct Entry: Sendable {
+        var method: String
+        var path: String
+        var dialect: Dialect
+        var action: DoorAction
+
+        init(_ method: String, _ path: String, _ dialect: Dialect, _ action: DoorAction) {
+            self.method = method
+            self.path = path
+            self.dialect = dialect
+            self.action = action
+        }
+
+        /// Whether it answers a method: HEAD asks for what GET would answer.
+        func answers(_ method: String) -> Bool { self.method == method || self.method == "GET" && method == "HEAD" }
+    }
+
+    /// All addresses, in the order of the OpenAPI document.
+    static let table: [Entry] = [
+        Entry("POST", "/v1/completions", .openAI, .completions),
+        Entry("POST", "/v1/embeddings", .openAI, .embeddings),
+        Entry("GET", "/v1/models", .openAI, .models),
+        Entry("GET", "/v1/models/{model}", .openAI, .model),
+        Entry("POST", "/v1/chat/completions", .openAI, .chatCompletions),
+        Entry("POST", "/generate", .textGeneration, .textGeneration),
+        Entry("POST", "/generate_stream", .textGeneration, .textGenerationStream),
+        Entry("POST", "/", .textGeneration, .textGenerationRoot),
+        Entry("GET", "/info", .textGeneration, .info),
+        Entry("GET", "/health", .textGeneration, .health),
+        Entry("POST", "/v1/generate", .own, .generate),
+        Entry("POST", "/v1/generate_stream", .own, .generateStream),
+        Entry("POST", "/v1/score", .own, .score),
+        Entry("POST", "/v1/encode", .own, .encode),
+        Entry("GET", "/v1/cluster", .own, .cluster),
+        Entry("GET", "/v1/model", .own, .describe),
+        Entry("POST", "/tokenize", .openAI, .tokenize),
+        Entry("POST", "/detokenize", .openAI, .detokenize),
+        Entry("GET", "/tokenizer_info", .openAI, .tokenizerInfo),
+        Entry("GET", "/v2", .openInference, .inferenceServer),
+        Entry("GET", "/v2/health/live", .openInference, .inferenceLive),
+        Entry("GET", "/v2/health/ready", .openInference, .inferenceReady),
         // A name may hold slashes, so addresses with more after it come first.
-        ("POST", "/v2/models/{model}/versions/{version}/infer", .openInference, .infer),
-        ("POST", "/v2/models/{model}/infer", .openInference, .infer),
-        ("GET", "/v2/models/{model}/versions/{version}/ready", .openInference, .inferenceModelReady),
-        ("GET", "/v2/models/{model}/ready", .openInference, .inferenceModelReady),
-        ("GET", "/v2/models/{model}/versions/{version}", .openInference, .inferenceModel),
-        ("GET", "/v2/models/{model}", .openInference, .inferenceModel), ("GET", "/openapi.json", .own, .document),
-        ("GET", DoorPage.document.path, .own, .page), ("GET", DoorPage.style.path, .own, .pageStyle),
-        ("GET", DoorPage.script.path, .own, .pageScript),
+        Entry("POST", "/v2/models/{model}/versions/{version}/infer", .openInference, .infer),
+        Entry("POST", "/v2/models/{model}/infer", .openInference, .infer),
+        Entry("GET", "/v2/models/{model}/versions/{version}/ready", .openInference, .inferenceModelReady),
+        Entry("GET", "/v2/models/{model}/ready", .openInference, .inferenceModelReady),
+        Entry("GET", "/v2/models/{model}/versions/{version}", .openInference, .inferenceModel),
+        Entry("GET", "/v2/models/{model}", .openInference, .inferenceModel),
+        Entry("GET", "/openapi.json", .own, .document),
+        Entry("GET", DoorPage.document.path, .own, .page),
+        Entry("GET", DoorPage.style.path, .own, .pageStyle),
+        Entry("GET", DoorPage.script.path, .own, .pageScript),
     ]
+
+    /// The addresses without names, by path.
+    private static let plain = Dictionary(grouping: Self.table.filter { !$0.path.contains("{") }, by: \.path)
 
     /// Finds what answers a request.
     ///
@@ -86,6 +118,10 @@ struct DoorRoute: Sendable, Hashable {
     /// - Returns: The route.
     /// - Throws: ``Missing`` where nothing answers.
     static func find(_ method: String, _ target: String) throws(Missing) -> DoorRoute {
+        // No address with a name in it means one of these too.
+        for entry in Self.plain[target] ?? [] where entry.answers(method) {
+            return DoorRoute(dialect: entry.dialect, action: entry.action, template: entry.path)
+        }
         let path = target.prefix { $0 != "?" && $0 != "#" }
         guard path.utf8.count == target.utf8.count else {
             let known = Self.table.first { Self.match($0.path, path) != nil }
@@ -102,7 +138,7 @@ struct DoorRoute: Sendable, Hashable {
         var found: (path: String, dialect: Dialect)?
         for entry in Self.table where found == nil || found?.path == entry.path {
             guard let names = Self.match(entry.path, path) else { continue }
-            if entry.method == method || entry.method == "GET" && method == "HEAD" {
+            if entry.answers(method) {
                 return DoorRoute(
                     dialect: entry.dialect,
                     action: entry.action,

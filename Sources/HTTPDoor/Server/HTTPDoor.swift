@@ -126,6 +126,10 @@ public final class HTTPDoor: Sendable {
                     self.connections.closeAll()
                     return false
                 }
+                group.addTask {
+                    await self.responder.bodies.run()
+                    return false
+                }
                 for try await isServer in group where isServer { group.cancelAll() }
             }
         } onCancel: {
