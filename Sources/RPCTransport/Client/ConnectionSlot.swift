@@ -3,16 +3,14 @@
 internal import HTTP2Session
 internal import Logging
 internal import NIOCore
-internal import NIOPosix
 internal import RPCCore
-internal import SwitchyardTypes
 
 /// One of a channel's connections over its life: connects, reconnects, and queues waiting calls.
 ///
 /// Belongs to one event loop, which all its connections share.
 final class ConnectionSlot {
     let eventLoop: any EventLoop
-    private let target: (host: String, port: Int)
+    private let connector: Connector
     private let configuration: RPCChannelConfiguration
     private let logger: Logger
     /// Gets the phase, and why there is no ready connection.
@@ -29,8 +27,7 @@ final class ConnectionSlot {
     private var securing: (any Channel)?
     /// The last logged TLS failure; the same one is not logged again.
     private var loggedFailure: String?
-    private var waiting: [ClientCall] = []
-    private var firstWaiting = 0
+    private var waiting = WaitingCalls()
     private var waitTimer: Scheduled<Void>?
     /// Ends a connection on which the server allows no call for too long.
     private var blockTimer: Scheduled<Void>?
@@ -48,7 +45,12 @@ final class ConnectionSlot {
         onStopped: @escaping @Sendable () -> Void
     ) {
         self.eventLoop = eventLoop
-        self.target = target
+        self.connector = Connector(
+            eventLoop: eventLoop,
+            target: target,
+            timeout: configuration.reconnect.connectTimeout.timeAmount,
+            reads: configuration.limits.readAllocator
+        )
         self.configuration = configuration
         self.logger = logger
         self.onPhase = onPhase
@@ -82,7 +84,7 @@ final class ConnectionSlot {
     func submit(_ call: ClientCall) {
         guard !call.isEnded else { return }
         if let connection = self.current, connection.acceptsCalls, self.machine.phase != .blocked {
-            if self.firstWaiting == self.waiting.count && connection.availableStreams > 0 {
+            if self.waiting.isEmpty && connection.availableStreams > 0 {
                 call.start(on: connection)
             } else {
                 self.letWait(call)
@@ -205,29 +207,16 @@ final class ConnectionSlot {
 
     /// Starts calls that waited, as far as the peer takes them.
     func startWaitingCalls(on connection: ClientConnection) {
-        guard connection === self.current, self.firstWaiting < self.waiting.count else { return }
-        while self.firstWaiting < self.waiting.count, connection.availableStreams > 0 {
-            let call = self.waiting[self.firstWaiting]
-            self.firstWaiting += 1
-            call.start(on: connection)
-        }
-        self.compactWaiting()
+        guard connection === self.current else { return }
+        while connection.availableStreams > 0, let call = self.waiting.popFirst() { call.start(on: connection) }
     }
 
     // MARK: - Private
 
-    private var name: String {
-        self.socket?.description ?? "\(self.target.host):\(self.target.port)"
-    }
-
-    /// The server's Unix socket; nil for a server on a network.
-    private var socket: UnixAddress? { UnixAddress(host: self.target.host) }
-
-    /// The name by which requests and certificates call the server.
-    private var serverName: String { self.socket == nil ? self.target.host : RPCChannel.nameOfUnixServers }
+    private var name: String { self.connector.name }
 
     private func letWait(_ call: ClientCall) {
-        guard self.waiting.count - self.firstWaiting < self.configuration.maxWaitingCalls else {
+        guard self.waiting.count < self.configuration.maxWaitingCalls else {
             call.fail(
                 .notSent(
                     .resourceExhausted,
@@ -242,23 +231,9 @@ final class ConnectionSlot {
         call.waitTimer = self.eventLoop.scheduleTask(deadline: due) { bound.value.deadlineExpired() }
     }
 
-    /// Drops started and ended calls from the front, and all ended ones when they pile up.
-    private func compactWaiting() {
-        if self.firstWaiting == self.waiting.count {
-            self.waiting.removeAll(keepingCapacity: true)
-            self.firstWaiting = 0
-        } else if self.firstWaiting > 256 {
-            self.waiting.removeFirst(self.firstWaiting)
-            self.firstWaiting = 0
-        }
-    }
-
     private func failWaiting(_ isDue: (ClientCall) -> Bool) {
-        let calls = self.waiting[self.firstWaiting...].filter { !$0.isEnded }
-        self.firstWaiting = 0
-        self.waiting = calls.filter { !isDue($0) }
         let message = "no connection to \(self.name): \(self.lastFailure)"
-        for call in calls where isDue(call) { call.fail(.notSent(.unavailable, message)) }
+        for call in self.waiting.remove(where: isDue) { call.fail(.notSent(.unavailable, message)) }
     }
 
     private func currentLost() {
@@ -295,43 +270,9 @@ final class ConnectionSlot {
     private func connect() {
         self.isAttempting = true
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.connectedChannel(prepare: { try bound.value.setUp($0) })
+        self.connector.connect(prepare: { try bound.value.setUp($0) })
             .flatMap { bound.value.secured($0) }
             .whenComplete { bound.value.attemptEnded($0) }
-    }
-
-    /// Connects a socket, on this event loop.
-    ///
-    /// - Parameter prepare: Builds its pipeline.
-    /// - Returns: The connected channel.
-    private func connectedChannel(
-        prepare: @escaping @Sendable (any Channel) throws -> Void
-    ) -> EventLoopFuture<any Channel> {
-        let timeout = self.configuration.reconnect.connectTimeout.timeAmount
-        let reads = self.configuration.limits.readAllocator
-        if let loop = self.eventLoop as? DrivenEventLoop {
-            return Dial.begin(
-                host: self.target.host,
-                port: self.target.port,
-                on: loop,
-                timeout: timeout,
-                options: SocketChannel.Options(reads: reads, waterMark: TransportLimits.waterMark),
-                prepare: prepare
-            )
-        }
-        let bootstrap = ClientBootstrap(group: self.eventLoop)
-            .connectTimeout(timeout)
-            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.recvAllocator, value: reads)
-            .channelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
-            .channelInitializer { channel in channel.eventLoop.makeCompletedFuture { try prepare(channel) } }
-        let attempt =
-            if let socket {
-                bootstrap.connect(unixDomainSocketPath: socket.path)
-            } else {
-                bootstrap.connect(host: self.target.host, port: self.target.port)
-            }
-        return attempt.hop(to: self.eventLoop)
     }
 
     /// Waits for the handshake of a connected socket; without TLS there is none.
@@ -348,8 +289,8 @@ final class ConnectionSlot {
     private func secure(_ channel: any Channel, _ tls: ClientTLS) throws {
         let handshake = TLSHandshakeHandler(
             timeout: self.configuration.timing.handshakeTimeout,
-            expectedName: tls.expectedName(host: self.serverName),
-            accept: { [host = self.serverName] outcome throws(TLSFailure) in
+            expectedName: tls.expectedName(host: self.connector.serverName),
+            accept: { [host = self.connector.serverName] outcome throws(TLSFailure) in
                 try tls.checkName(outcome.identity, host: host)
                 guard outcome.isHTTP2 else {
                     throw TLSFailure("TLS: the server did not agree to HTTP/2 (ALPN h2); connect to a gRPC port")
@@ -357,7 +298,7 @@ final class ConnectionSlot {
             },
             onFailure: { _ in }
         )
-        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler(host: self.serverName))
+        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler(host: self.connector.serverName))
         try channel.pipeline.syncOperations.addHandler(handshake)
         self.handshakes[ObjectIdentifier(channel)] = handshake.completion
     }
@@ -382,7 +323,7 @@ final class ConnectionSlot {
         }
         let connection = ClientConnection(
             codec: codec,
-            authority: self.socket == nil ? self.name : self.serverName,
+            authority: self.connector.socket == nil ? self.name : self.connector.serverName,
             name: self.name,
             scheme: scheme,
             compression: self.configuration.compression,
@@ -414,7 +355,7 @@ final class ConnectionSlot {
             if self.machine.phase == .stopped { channel.close(promise: nil) }
         case .failure(let error):
             guard self.current == nil else { return }
-            self.lastFailure = ConnectFailure.words(for: error, isUnix: self.socket != nil)
+            self.lastFailure = ConnectFailure.words(for: error, isUnix: self.connector.socket != nil)
             if let failure = error as? TLSFailure, failure.isTelling { self.logFailure() }
             self.currentLost()
         }
