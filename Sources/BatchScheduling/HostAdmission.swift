@@ -23,14 +23,16 @@ package struct HostAdmission: Sendable {
         case draining
     }
 
-    private struct Entry {
+    /// A call that waits.
+    struct Entry {
         let id: CallID
         let call: Call
         /// The call's place in the order among all sources.
         let turn: FairTurns.Turn
     }
 
-    private struct Computing {
+    /// A pass that is being computed.
+    struct Computing {
         let pass: Pass
         let calls: [Call]
         let namedExperts: Int
@@ -67,16 +69,16 @@ package struct HostAdmission: Sendable {
     package private(set) var totals = Totals()
 
     private var phase = Phase.open
-    private var queue: [Entry] = []
-    private var turns = FairTurns()
+    private(set) var queue: [Entry] = []
+    private(set) var turns = FairTurns()
     private var pace = ComputePace()
-    private var forecast = CallForecast()
+    private(set) var forecast = CallForecast()
     private var patience = CompanionPatience()
     /// The current wait for companions: since when, and how many calls there were then.
     private var wait: (start: ContinuousClock.Instant, calls: Int)?
-    private var computing: Computing?
+    private(set) var computing: Computing?
     /// Served calls that are computed in a pause of `computing`, which trains.
-    private var beside: Computing?
+    private(set) var beside: Computing?
     private var lastServed: ContinuousClock.Instant?
     private var nextID: UInt64 = 0
 
@@ -386,45 +388,5 @@ package struct HostAdmission: Sendable {
     private mutating func left(_ entry: Entry) {
         self.waitingRows -= entry.call.rows
         self.turns.left(entry.call.source, rows: entry.call.rows)
-    }
-
-    // MARK: - Rules
-
-    /// What must hold after every event.
-    ///
-    /// - Returns: The first rule that does not hold; nil if all do.
-    package func checkInvariants() -> String? {
-        let rows = self.queue.reduce(0) { $0 + $1.call.rows }
-        if rows != self.waitingRows { return "\(rows) rows wait, but \(self.waitingRows) are counted" }
-        if rows > self.limits.rows { return "\(rows) rows wait, more than the limit of \(self.limits.rows)" }
-        if self.queue.count > self.limits.calls { return "\(self.queue.count) calls wait" }
-        if Set(self.queue.map(\.id)).count != self.queue.count { return "a call waits twice" }
-        for computing in [self.computing, self.beside].compactMap({ $0 }) {
-            if computing.pass.calls.isEmpty { return "a pass has no calls" }
-            if let call = self.queue.first(where: { computing.pass.calls.contains($0.id) }) {
-                return "call \(call.id.rawValue) waits and is computed"
-            }
-            if computing.pass.calls.count > 1, computing.pass.rows > self.batching.rows {
-                return "a pass of several calls has \(computing.pass.rows) rows"
-            }
-        }
-        if let beside = self.beside, self.computing?.isTraining != true || beside.isTraining {
-            return "a pass is computed beside one that does not pause for it"
-        }
-        let computed = (self.computing?.calls ?? []) + (self.beside?.calls ?? [])
-        for source in Set(self.queue.map(\.call.source) + computed.map(\.source)) {
-            let waiting = self.queue.filter { $0.call.source == source }
-            let held = self.turns.held(by: source)
-            let heldRows = waiting.reduce(0) { $0 + $1.call.rows }
-            if held.calls != waiting.count || held.rows != heldRows {
-                return "\(waiting.count) calls with \(heldRows) rows of \(source) wait, but \(held) is counted"
-            }
-            let computing = computed.filter { $0.source == source }
-            let open = (waiting.map(\.call) + computing).count { !$0.isTraining }
-            if let counted = self.forecast.unanswered(by: source), counted != open {
-                return "\(open) calls of \(source) are open, but \(counted) are counted"
-            }
-        }
-        return self.turns.checkInvariants()
     }
 }
