@@ -9,6 +9,8 @@ struct FrameHeader: Sendable, Hashable {
 
     /// The size of a header in bytes.
     static let byteCount = 9
+    /// What settings may say of the largest payload in bytes; until they do, it is the least (RFC 9113, section 6.5.2).
+    static let payloadRange = (1 << 14)...(1 << 24) - 1
 
     /// Whether a flag is set.
     func has(_ flag: UInt8) -> Bool { self.flags & flag != 0 }
@@ -46,6 +48,28 @@ enum FrameFlag {
     static let priority: UInt8 = 0x20
 }
 
+/// The numbers of settings (RFC 9113, section 6.5.2; RFC 8441; RFC 9218).
+enum Setting {
+    static let headerTableSize: UInt16 = 1
+    static let enablePush: UInt16 = 2
+    static let maxConcurrentStreams: UInt16 = 3
+    static let initialWindowSize: UInt16 = 4
+    static let maxFrameSize: UInt16 = 5
+    static let maxHeaderListSize: UInt16 = 6
+    static let enableConnectProtocol: UInt16 = 8
+    static let noPriorities: UInt16 = 9
+
+    /// The bytes of one setting.
+    static let byteCount = 6
+    /// How many settings one frame may have.
+    static let limit = 32
+}
+
+/// What a client's connection begins with (RFC 9113, section 3.4).
+enum ConnectionPreface {
+    static let bytes = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+}
+
 /// Cuts a stream of bytes into frame headers and payloads, however it arrives.
 ///
 /// A pure machine that keeps no payload: the runner asks ``next(_:from:)`` what the bytes from a place on are until it needs
@@ -67,8 +91,6 @@ struct FrameReader: Sendable {
         case payload(start: Int, count: Int, isLast: Bool)
     }
 
-    private static let preface: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
     /// How many bytes of the preface are missing.
     private var prefaceMissing: Int
     /// A header that is split between pieces: the bytes so far, as one number.
@@ -81,7 +103,7 @@ struct FrameReader: Sendable {
     ///
     /// - Parameter expectsPreface: Whether the peer is a client.
     init(expectsPreface: Bool) {
-        self.prefaceMissing = expectsPreface ? Self.preface.utf8CodeUnitCount : 0
+        self.prefaceMissing = expectsPreface ? ConnectionPreface.bytes.count : 0
     }
 
     /// Says what the next bytes are.
@@ -94,8 +116,8 @@ struct FrameReader: Sendable {
         if self.payloadMissing >= 0 { return self.nextPayload(bytes, from: &index) }
         while self.prefaceMissing > 0 {
             guard index < bytes.count else { return .needsBytes }
-            let place = Self.preface.utf8CodeUnitCount - self.prefaceMissing
-            guard bytes[index] == Self.preface.utf8Start[place] else { return .badPreface }
+            let place = ConnectionPreface.bytes.count - self.prefaceMissing
+            guard bytes[index] == ConnectionPreface.bytes[place] else { return .badPreface }
             index += 1
             self.prefaceMissing -= 1
         }

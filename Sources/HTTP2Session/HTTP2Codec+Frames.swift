@@ -327,7 +327,7 @@ extension HTTP2Codec {
             }
             self.changeInitialWindow(to: Int(value))
         case Setting.maxFrameSize:
-            guard (1 << 14..<1 << 24).contains(value) else { return self.refuse(number, value) }
+            guard FrameHeader.payloadRange.contains(Int(value)) else { return self.refuse(number, value) }
             self.peer.maxFrameBytes = Int(value)
         case Setting.maxHeaderListSize:
             self.peer.maxHeaderListBytes = value

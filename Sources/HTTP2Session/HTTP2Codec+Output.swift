@@ -211,7 +211,7 @@ extension HTTP2Codec {
     /// Writes an encoded block, in several frames if it is long.
     private func appendBlock(_ streamID: Int32, _ bytes: UnsafeRawBufferPointer, endStream: Bool) {
         // Every peer takes frames of this size.
-        let most = 1 << 14
+        let most = FrameHeader.payloadRange.lowerBound
         var start = 0
         repeat {
             let count = min(most, bytes.count - start)

@@ -5,7 +5,7 @@ struct PeerLimits: Sendable {
     /// How many streams a client may have open; what it takes before the first settings is a guess.
     var maxConcurrentStreams: UInt32 = 100
     var initialWindowBytes = HTTP2Codec.firstWindowBytes
-    var maxFrameBytes = 1 << 14
+    var maxFrameBytes = FrameHeader.payloadRange.lowerBound
     var maxHeaderListBytes = UInt32.max
     /// Whether extended CONNECT is on, which a server may not take back (RFC 8441, section 3).
     var connectsProtocols = false
@@ -13,27 +13,10 @@ struct PeerLimits: Sendable {
     var noPriorities: UInt32?
 }
 
-/// The numbers of settings (RFC 9113, section 6.5.2; RFC 8441; RFC 9218).
-enum Setting {
-    static let headerTableSize: UInt16 = 1
-    static let enablePush: UInt16 = 2
-    static let maxConcurrentStreams: UInt16 = 3
-    static let initialWindowSize: UInt16 = 4
-    static let maxFrameSize: UInt16 = 5
-    static let maxHeaderListSize: UInt16 = 6
-    static let enableConnectProtocol: UInt16 = 8
-    static let noPriorities: UInt16 = 9
-
-    /// The bytes of one setting.
-    static let byteCount = 6
-    /// How many settings one frame may have.
-    static let limit = 32
-}
-
 extension HTTP2Codec {
     /// Writes what the connection begins with: a client's preface, the settings and the connection's window.
     func open() {
-        if self.role == .client { self.appendOutput(bytes: Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)) }
+        if self.role == .client { self.appendOutput(bytes: ConnectionPreface.bytes) }
         var settings: [(UInt16, Int)] = [
             (Setting.initialWindowSize, self.configuration.streamWindowBytes),
             (Setting.maxFrameSize, self.configuration.maxFrameBytes),

@@ -102,8 +102,8 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         let ranges: [(name: String, value: Int, range: ClosedRange<Int>)] = [
             ("maxConcurrentStreams", self.maxConcurrentStreams, 1...windowLimit),
             ("streamWindowBytes", self.streamWindowBytes, 1...windowLimit),
-            ("connectionWindowBytes", self.connectionWindowBytes, 65_535...windowLimit),
-            ("maxFrameBytes", self.maxFrameBytes, 16_384...16_777_215),
+            ("connectionWindowBytes", self.connectionWindowBytes, HTTP2Codec.firstWindowBytes...windowLimit),
+            ("maxFrameBytes", self.maxFrameBytes, FrameHeader.payloadRange),
             ("maxHeaderListBytes", self.maxHeaderListBytes, 256...(1 << 24)),
             ("maxOutboundAcknowledgements", self.maxOutboundAcknowledgements, 1...1_000_000),
             ("resetBurst", self.resetBurst, 1...1_000_000_000),
