@@ -168,23 +168,19 @@ class AsyncSwitchyard:
         **options: Unpack[CallOptions],
     ) -> RolloutInfo:
         """Changes the checkpoint that the gateway serves, or says how far that is; see :meth:`Switchyard.rollout`."""
-        steps = _rollout.steps(checkpoint, canary, promote, back, wait, settle, options)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, float):
-                    await asyncio.sleep(step)
-                    step = steps.send(None)
-                    continue
-                try:
-                    answer = await self._run(step)
-                except SwitchyardError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            info: RolloutInfo = end.value
-            return info
+        progress = _rollout.Progress(_rollout.steps(checkpoint, canary, promote, back, wait, settle, options))
+        while (step := progress.step) is not None:
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                progress.done()
+                continue
+            try:
+                answer = await self._run(step)
+            except SwitchyardError as error:
+                progress.failed(error)
+            else:
+                progress.done(answer)
+        return progress.result
 
     async def close(self) -> None:
         """Ends the connection and calls in flight, and the cluster that :meth:`local` started. May be called again."""

@@ -230,23 +230,19 @@ class Switchyard:
         :raises FailedPreconditionError: If it cannot be loaded, or another change is in progress.
         :raises TimeoutError: If ``wait`` is over; the change is as far as ``rollout()`` says.
         """
-        steps = _rollout.steps(checkpoint, canary, promote, back, wait, settle, options)
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, float):
-                    time.sleep(step)
-                    step = steps.send(None)
-                    continue
-                try:
-                    answer = self._run(step)
-                except SwitchyardError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            info: RolloutInfo = end.value
-            return info
+        progress = _rollout.Progress(_rollout.steps(checkpoint, canary, promote, back, wait, settle, options))
+        while (step := progress.step) is not None:
+            if isinstance(step, float):
+                time.sleep(step)
+                progress.done()
+                continue
+            try:
+                answer = self._run(step)
+            except SwitchyardError as error:
+                progress.failed(error)
+            else:
+                progress.done(answer)
+        return progress.result
 
     def close(self) -> None:
         """Ends the connection and calls in flight, and the cluster that :meth:`local` started. May be called again."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Generator, Mapping, Optional, Union
+from typing import Any, Callable, Generator, Mapping, Optional, Union
 
 import grpc
 
@@ -126,6 +126,37 @@ def steps(
     if now.serving.checkpoint != checkpoint:
         yield from rollout.ask(gateway_pb2.ROLLOUT_PROMOTE)
     return (yield from rollout.finish(settle))
+
+
+class Progress:
+    """The steps of a change, one after another, for a client that takes them in its own way."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        #: What comes next: a call to make, or seconds to sleep; None at the end.
+        self.step: Union[Call[RolloutInfo], float, None] = None
+        self._result: Optional[RolloutInfo] = None
+        self.done()
+
+    def done(self, answer: Optional[RolloutInfo] = None) -> None:
+        """The step is done, with an answer if it was a call."""
+        self._go(lambda: self._steps.send(answer))
+
+    def failed(self, error: Exception) -> None:
+        """The step's call failed."""
+        self._go(lambda: self._steps.throw(error))
+
+    @property
+    def result(self) -> RolloutInfo:
+        """How far the change is at the end."""
+        assert self._result is not None
+        return self._result
+
+    def _go(self, resume: Callable[[], Union[Call[RolloutInfo], float]]) -> None:
+        try:
+            self.step = resume()
+        except StopIteration as end:
+            self.step, self._result = None, end.value
 
 
 def _refused(message: str) -> Exception:
