@@ -317,7 +317,7 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 # Students of sparse teachers, with and without each ingredient; with the same packages. DISTIL is one of few, words, scenes,
 # scenes-long, top, targets, serve; runs that lie in the folder are not repeated.
 DISTIL ?= all
-bench-distil: build ## benchmark distillation: teachers, students and dense models (over an hour; docs/training.md)
+bench-distil: build ## benchmark distillation: teachers, students and dense models (70 minutes of one processor; docs/training.md)
 	@mkdir -p $(BENCH)/distil
 	$(PEER_PYTHON) Tests/training-bench/distil.py $(DISTIL) --switchyard .build/release/switchyard --folder $(BENCH)/distil \
 	    > $(BENCH)/distil-$(DISTIL).md && cat $(BENCH)/distil-$(DISTIL).md
