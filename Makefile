@@ -176,7 +176,7 @@ pictures: ## draw the documents' pictures from docs/images/data
 	$(SWIFT) build --product switchyard-bench
 	"$$($(SWIFT) build --show-bin-path)/switchyard-bench" pictures
 
-# The simulator's figures for docs/simulation.md, and those of a small cluster, which tests run again (a few minutes).
+# The simulator's figures for docs/simulation.md, and those of a small cluster, which tests run again (ten minutes).
 IMAGE_DATA = docs/images/data
 simulation: build-bench ## run the simulator and write its figures, picture and table into docs
 	$(WORKSHOP) simulate --json --steps 1000 > $(IMAGE_DATA)/simulation.json
