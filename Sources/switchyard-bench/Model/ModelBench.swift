@@ -124,7 +124,7 @@ final class ModelBench {
     /// - Returns: Tokens per second, of all sequences together.
     /// - Throws: What the model throws.
     func prefill(_ size: Int) throws -> Double {
-        let rows = zip(try self.batch(size).caches, self.inputs(size)).map { DecoderInput(cache: $0, tokens: $1) }
+        let rows = zip(try self.batch(size).rows, self.inputs(size)).map { DecoderInput(cache: $0.cache, tokens: $1) }
         var record = RoutingRecord()
         let start = ContinuousClock.now
         _ = try self.transformer.decode(rows, experts: self.experts, record: &record)
