@@ -33,7 +33,7 @@ struct EngineSocketsTests {
         return rows
     }
 
-    @Test("give the bits that event loops give, which are the default")
+    @Test("give the bits that event loops give, and auto is the default")
     func sameBits() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { _, pools in
@@ -52,7 +52,7 @@ struct EngineSocketsTests {
                 }
             }
             #expect(all.count == 9 && all[..<3] == all[3..<6] && all[..<3] == all[6...])
-            #expect(ExpertClusterConfiguration(pools: pools).sockets == .eventLoops)
+            #expect(ExpertClusterConfiguration(pools: pools).sockets == .auto)
         }
     }
 

@@ -135,7 +135,7 @@ package struct ExpertPoolSettings: SettingTable {
     package let sockets = Setting.choice(
         "expert-sockets",
         of: ExpertSockets.allCases,
-        default: .eventLoops,
+        default: .auto,
         name: \.rawValue,
         placeholder: "threads",
         "Who reads and writes the hosts' sockets: the engine's thread while it waits for a layer; event-loops, which hand answers "
