@@ -82,8 +82,12 @@ public final class WorkPool: Sendable {
 
     /// Says that no work comes soon, so that threads which spin leave their processors at once to those that bring some.
     ///
-    /// The next piece of work wakes them.
-    public func rest() { self.team?.rest() }
+    /// The next piece of work wakes them, if the work until the next rest is likely to take longer than waking does.
+    public func rest() {
+        guard let team else { return }
+        // Where another thread computes, its work is what comes.
+        _ = self.turn.withLockIfAvailable { _ in team.rest() }
+    }
 
     /// Elements below which waking other threads takes longer than a pass over them.
     private static let leastSharedElements = 1 << 15

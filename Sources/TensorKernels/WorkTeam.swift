@@ -15,9 +15,9 @@ internal import Musl
 /// A thread claims a part before it computes it, its own first. So the caller never waits for a thread that has not begun: it
 /// computes that thread's part itself. Sleeping and waking take one system call each.
 final class WorkTeam: @unchecked Sendable {
-    // Safety: `context`, `body`, `count` and `parts` are written by the caller before it advances `generation`, and read by helpers that
-    // have claimed a part of that generation; the caller does not return before all parts are computed, and no part can be
-    // claimed after that.
+    // Safety: `wakeBound` is the caller's, of whom there is one at a time. `context`, `body`, `count` and `parts` are written by the
+    // caller before it advances `generation`, and read by helpers that have claimed a part of that generation; the caller does not
+    // return before all parts are computed, and no part can be claimed after that.
 
     private(set) var helperCount = 0
     private var threads: [pthread_t] = []
@@ -32,7 +32,8 @@ final class WorkTeam: @unchecked Sendable {
     private let claims: UnsafeMutablePointer<Atomic<Int>>
     /// Parts that are computed; the caller sleeps on it.
     private let computed: UnsafeMutablePointer<Atomic<Int32>>
-    /// Helpers that sleep, or are about to, since the caller last woke them.
+    /// Helpers that sleep, are about to, or were woken and have not begun. Each counts itself, in and out: a caller that reset
+    /// the number when it wakes them could miss one that falls asleep meanwhile, and no other caller would wake that one again.
     private let sleepers = Atomic<Int>(0)
     private let callerSleeps = Atomic<Bool>(false)
     private let stopping = Atomic<Bool>(false)
@@ -42,6 +43,8 @@ final class WorkTeam: @unchecked Sendable {
     private let spins: Int
     /// Whether a thread computes the parts of others that are late; bound threads keep theirs.
     private let helpsOthers: Bool
+    /// Whether helpers that sleep are woken; the caller's.
+    private var wakeBound = WakeBound()
 
     /// Rounds of spinning that take about a time.
     ///
@@ -91,6 +94,7 @@ final class WorkTeam: @unchecked Sendable {
                         return nil
                     }
                     let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                    ck_name_thread("products")
                     if let processor = start.processor {
                         ThreadPlacement.bind(to: processor)
                     }
@@ -128,8 +132,18 @@ final class WorkTeam: @unchecked Sendable {
         }
     }
 
-    /// Sends helpers that spin to sleep.
-    func rest() { self.resting.store(true, ordering: .relaxed) }
+    /// Sends helpers that spin to sleep; no other thread may hand in work meanwhile.
+    func rest() {
+        self.resting.store(true, ordering: .relaxed)
+        self.wakeBound.rests(now: .now)
+    }
+
+    /// Whether to wake helpers for a piece of work.
+    private func wakes(sleeping: Int) -> Bool {
+        // A part whose thread is bound is computed by no other.
+        guard self.helpsOthers, sleeping >= self.helperCount else { return true }
+        return self.wakeBound.wakes(now: .now)
+    }
 
     private struct Closure {
         let body: (Range<Int>) -> Void
@@ -153,8 +167,10 @@ final class WorkTeam: @unchecked Sendable {
         self.claims[0].store(number, ordering: .relaxed)
         for part in self.parts..<self.room { self.claims[part].store(number, ordering: .relaxed) }
         self.generation.pointee.store(number, ordering: .sequentiallyConsistent)
-        if self.sleepers.load(ordering: .sequentiallyConsistent) > 0 {
-            self.sleepers.store(0, ordering: .sequentiallyConsistent)
+        let sleeping = self.sleepers.load(ordering: .sequentiallyConsistent)
+        if sleeping == 0 {
+            self.wakeBound.shares(now: .now)
+        } else if self.wakes(sleeping: sleeping) {
             ck_wake_all(Self.word(of: self.generation))
         }
         self.compute(part: 0)
@@ -248,6 +264,7 @@ final class WorkTeam: @unchecked Sendable {
             ck_pause()
         }
         self.sleepers.add(1, ordering: .sequentiallyConsistent)
+        defer { self.sleepers.subtract(1, ordering: .sequentiallyConsistent) }
         while true {
             let current = self.generation.pointee.load(ordering: .sequentiallyConsistent)
             if current != seen { return current }

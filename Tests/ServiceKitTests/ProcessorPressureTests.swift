@@ -9,14 +9,15 @@ struct ProcessorPressureTests {
     /// A thread that is counted again and again, and what is made of that.
     private struct Counted {
         var pressure = ProcessorPressure()
-        var count = ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero)
+        var count = ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0)
         var now = ContinuousClock.now
 
-        /// Lets time pass in which the thread ran and waited, and counts.
-        mutating func pass(ran: Duration, waited: Duration, times: Int = 1) {
+        /// Lets time pass in which the thread ran, waited and got a processor some times, and counts.
+        mutating func pass(ran: Duration, waited: Duration, turns: Int = 0, times: Int = 1) {
             for _ in 0..<times {
                 self.count.ran += ran
                 self.count.waited += waited
+                self.count.turns += turns
                 self.now += ran + waited
                 self.pressure.counted(self.count, now: self.now)
                 #expect(self.pressure.checkInvariants() == nil)
@@ -51,6 +52,19 @@ struct ProcessorPressureTests {
         #expect(counted.pressure.isHigh)
     }
 
+    @Test("what sleeping processors take to wake does not count, and what other threads take does")
+    func wakeUps() {
+        var counted = Counted()
+        // Ten waits of 80 us in a millisecond of work, as of a thread that sleeps for each answer.
+        counted.pass(ran: .milliseconds(1), waited: .microseconds(800), turns: 10, times: 500)
+        #expect(counted.pressure.share == 0)
+        // As many waits of 400 us: another thread had the processor.
+        counted.pass(ran: .milliseconds(1), waited: .milliseconds(4), turns: 10, times: 500)
+        #expect(counted.pressure.isHigh && abs(counted.pressure.share - 0.75) < 0.01)
+        counted.pass(ran: .milliseconds(1), waited: .microseconds(800), turns: 10, times: 500)
+        #expect(!counted.pressure.isHigh)
+    }
+
     @Test("short times are judged together")
     func short() {
         var counted = Counted()
@@ -64,7 +78,7 @@ struct ProcessorPressureTests {
     func threads() {
         var counted = Counted()
         counted.pass(ran: .milliseconds(10), waited: .zero)
-        var other = ProcessorPressure.Count(thread: 2, ran: .zero, waited: .zero)
+        var other = ProcessorPressure.Count(thread: 2, ran: .zero, waited: .zero, turns: 0)
         for _ in 0..<100 {
             other.waited += .milliseconds(100)
             counted.pressure.counted(other, now: counted.now)
@@ -77,7 +91,7 @@ struct ProcessorPressureTests {
         counted.pressure.counted(other, now: counted.now)
         #expect(counted.pressure.share == 0.125)
         // A new thread with the same name.
-        let fresh = ProcessorPressure.Count(thread: 2, ran: .zero, waited: .zero)
+        let fresh = ProcessorPressure.Count(thread: 2, ran: .zero, waited: .zero, turns: 0)
         counted.pressure.counted(fresh, now: counted.now)
         #expect(counted.pressure.share == 0.125 && counted.pressure.checkInvariants() == nil)
     }
@@ -101,7 +115,8 @@ struct ProcessorPressureTests {
     @Test("the system's count of this thread grows")
     func system() throws {
         let line = ProcessorPressure.Count(schedstat: Array("2000 30 4\n".utf8), thread: 7)
-        #expect(line == ProcessorPressure.Count(thread: 7, ran: .nanoseconds(2_000), waited: .nanoseconds(30)))
+        let count = ProcessorPressure.Count(thread: 7, ran: .nanoseconds(2_000), waited: .nanoseconds(30), turns: 4)
+        #expect(line == count)
         // Not every kernel counts.
         guard let first = ProcessorPressure.Count.ofThisThread() else { return }
         let end = ContinuousClock.now + .milliseconds(50)

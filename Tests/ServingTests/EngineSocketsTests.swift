@@ -65,7 +65,7 @@ struct EngineSocketsTests {
                 let expected = Self.rows(of: try await onThread { try experts.execute(request) })
                 #expect(expected.count == 40)
                 // What the system would count for a thread; counts of others do not matter for a second.
-                var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero), ContinuousClock.now)
+                var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0), ContinuousClock.now)
                 func pass(ran: Duration, waited: Duration) {
                     for _ in 0..<50 {
                         count.ran += ran

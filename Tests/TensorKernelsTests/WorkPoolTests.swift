@@ -35,6 +35,46 @@ struct WorkPoolTests {
         #expect(tally.counts.withLock { $0 } == [Int](repeating: 20, count: count))
     }
 
+    @Test("another thread comes to work that lasts, however often threads fell asleep and woke before", arguments: [0, 40])
+    func wakes(spinMicroseconds: Int) {
+        let pool = WorkPool(threads: 2, spin: .microseconds(spinMicroseconds))
+        let caller = pthread_self()
+        for round in 0..<40 {
+            for piece in 0..<2_500 {
+                pool.run(2) { _ in }
+                if piece % 7 == 0 { pool.rest() }
+            }
+            let came = Atomic<Bool>(false)
+            let end = ContinuousClock.now + .seconds(20)
+            // Part 0 is the caller's. While it lasts, only another thread can take part 1.
+            while !came.load(ordering: .relaxed), ContinuousClock.now < end {
+                pool.run(2) { _ in
+                    if pthread_equal(pthread_self(), caller) == 0 { came.store(true, ordering: .relaxed) }
+                    let pause = ContinuousClock.now + .milliseconds(1)
+                    while ContinuousClock.now < pause {}
+                }
+            }
+            #expect(came.load(ordering: .relaxed), "no other thread came in round \(round)")
+            if !came.load(ordering: .relaxed) { return }
+        }
+    }
+
+    @Test("computes every item exactly once, whether or not it wakes threads that rest", arguments: [2, 3, 8])
+    func rests(threads: Int) {
+        let pool = WorkPool(threads: threads, spin: .zero)
+        let tally = Tally(8)
+        for round in 0..<600 {
+            pool.run(8) { tally.add($0) }
+            // Work that is short at first, then longer, with a rest after each piece or after a few.
+            if round > 300 {
+                let end = ContinuousClock.now + .microseconds(200)
+                pool.run(threads) { _ in while ContinuousClock.now < end {} }
+            }
+            if round % 3 > 0 { pool.rest() }
+        }
+        #expect(tally.counts.withLock { $0 } == [Int](repeating: 600, count: 8))
+    }
+
     @Test("keeps bound threads on their processors, and computes the same", arguments: [1, 2, 5])
     func pinned(threads: Int) async {
         let allowed = ThreadPlacement.allowedProcessors()

@@ -103,6 +103,9 @@ size_t ck_cache_bytes(int level);
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
+/// Names the calling thread, for `ps` and traces; at most 15 bytes.
+void ck_name_thread(const char *name);
+
 /// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where
 /// the system does not say.
 int ck_allowed_processors(int *cpus, int room);

@@ -36,12 +36,14 @@ extension ConnectionRole {
 /// Carries bytes between a socket and a codec.
 ///
 /// Bytes go in, the codec's events are dispatched after it returned, and what it then has to send is written with one
-/// flush for each read or turn of the loop. While the socket does not accept bytes, nothing is taken from the codec, so
+/// flush for each read or turn of the loop, and for every few messages of a read that brings many. While the socket does not accept bytes, nothing is taken from the codec, so
 /// that a peer which does not read hits the codec's limits instead of using up our memory.
 final class ConnectionHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
+    /// After how many messages of one read what they led to is written, so that the peer need not wait for the rest.
+    private static let messagesPerFlush = 16
     /// How much is taken from the codec before the socket is asked again.
     private static let outputChunkBytes = 1 << 20
 
@@ -154,7 +156,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         } catch {
             self.endReason = self.endReason ?? error.message
         }
-        self.dispatchEvents()
+        self.dispatchEvents(writing: true)
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -214,20 +216,49 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.role.connectionEnded(reason: mismatch ?? self.endReason ?? "the peer closed the connection")
     }
 
+    /// Hands the codec's events to the role.
+    ///
+    /// - Parameter writing: Whether to write in between.
+    /// - Returns: Whether there were any.
     @discardableResult
-    private func dispatchEvents() -> Bool {
+    private func dispatchEvents(writing: Bool = false) -> Bool {
         guard self.codec.hasEvents else { return false }
+        var messages = 0
         while self.codec.hasEvents {
             for event in self.codec.takeEvents() {
                 switch event {
                 case .settings: self.watch.peerSettingsArrived()
                 case .settingsAcknowledged: self.watch.ownSettingsAcknowledged()
+                case .endOfStream: messages += 1
                 default: break
                 }
                 self.role.handle(event)
+                if writing, messages >= Self.messagesPerFlush {
+                    messages = 0
+                    self.writeEarly()
+                }
             }
         }
         return true
+    }
+
+    /// Writes what the codec has for the peer while events still wait to be dispatched.
+    ///
+    /// Two processors can then work on the calls of one read: the peer's on the first ones while this one deals with the rest. What follows
+    /// from writing, as that a stream is closed, is dispatched after the events that wait.
+    private func writeEarly() {
+        guard let context = self.context, !self.isFlushing, !self.isClosing, !self.holdsOutput,
+            context.channel.isWritable
+        else { return }
+        let output = self.codec.takeOutput(limitBytes: Self.outputChunkBytes)
+        guard !output.isEmpty else { return }
+        self.write(output, context: context)
+        context.flush()
+    }
+
+    private func write(_ output: [ByteBuffer], context: ChannelHandlerContext) {
+        for buffer in output { context.write(self.wrapOutboundOut(buffer), promise: nil) }
+        self.traffic?.sent(output.reduce(0) { $0 + $1.readableBytes })
     }
 
     private func flush() {
@@ -242,8 +273,7 @@ final class ConnectionHandler: ChannelInboundHandler {
                 // Events can have led to new commands; without any, nothing more will come.
                 if dispatched { continue } else { break }
             }
-            for buffer in output { context.write(self.wrapOutboundOut(buffer), promise: nil) }
-            self.traffic?.sent(output.reduce(0) { $0 + $1.readableBytes })
+            self.write(output, context: context)
             unflushed = true
             if !context.channel.isWritable {
                 context.flush()

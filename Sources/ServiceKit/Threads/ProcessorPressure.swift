@@ -10,7 +10,8 @@ internal import Musl
 ///
 /// It judges by what the system counts for a thread: of the time in which the thread wanted a processor, the share in which it had
 /// none. That says more than whether the thread was pushed aside: one that sleeps often rarely is, and yet finds its processor
-/// taken each time it is woken.
+/// taken each time it is woken. What it waits while a sleeping processor wakes, which a virtual machine makes slow, does not count: no
+/// other thread had the processor.
 package struct ProcessorPressure: Sendable {
     /// What the system has counted for a thread since its start.
     package struct Count: Sendable, Hashable {
@@ -18,14 +19,17 @@ package struct ProcessorPressure: Sendable {
         package var thread: UInt
         /// How long it ran.
         package var ran: Duration
-        /// How long it could have run, but another thread did.
+        /// How long it could have run, but did not.
         package var waited: Duration
+        /// How often it got a processor.
+        package var turns: Int
 
         /// Describes a count.
-        package init(thread: UInt, ran: Duration, waited: Duration) {
+        package init(thread: UInt, ran: Duration, waited: Duration, turns: Int) {
             self.thread = thread
             self.ran = ran
             self.waited = waited
+            self.turns = turns
         }
     }
 
@@ -35,6 +39,9 @@ package struct ProcessorPressure: Sendable {
     private static let window = Duration.milliseconds(10)
     /// From which share on the pressure is high, and below which it is not any more.
     private static let limits = (high: 0.25, low: 0.1)
+    /// What a thread may wait each time it gets a processor before that counts: a sleeping processor of a virtual machine takes 35 to
+    /// 80 us to wake, and a thread that computes gives way after one to three milliseconds.
+    private static let wakeUp = Duration.microseconds(100)
     /// After which time without a count of the thread that is judged another one is judged in its place.
     private static let patience = Duration.seconds(1)
 
@@ -73,12 +80,13 @@ package struct ProcessorPressure: Sendable {
             if time.duration(to: now) > Self.patience { self.last = (count, now) }
             return
         }
-        let (ran, waited) = (count.ran - before.ran, count.waited - before.waited)
-        guard ran >= .zero, waited >= .zero else {
+        let (ran, turns) = (count.ran - before.ran, count.turns - before.turns)
+        guard ran >= .zero, count.waited >= before.waited, turns >= 0 else {
             // Another thread with the name of one that has ended.
             self.last = (count, now)
             return
         }
+        let waited = max(.zero, count.waited - before.waited - Self.wakeUp * turns)
         guard ran + waited >= Self.window else {
             self.last?.time = now
             return
@@ -127,6 +135,6 @@ extension ProcessorPressure.Count {
         guard numbers.count == 3, let ran = numbers[0], let waited = numbers[1], let turns = numbers[2],
             ran >= 0, waited >= 0, turns > 0
         else { return nil }
-        self.init(thread: thread, ran: .nanoseconds(ran), waited: .nanoseconds(waited))
+        self.init(thread: thread, ran: .nanoseconds(ran), waited: .nanoseconds(waited), turns: Int(turns))
     }
 }
