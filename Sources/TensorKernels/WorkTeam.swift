@@ -32,8 +32,10 @@ final class WorkTeam: @unchecked Sendable {
     private let claims: UnsafeMutablePointer<Atomic<Int>>
     /// Parts that are computed; the caller sleeps on it.
     private let computed: UnsafeMutablePointer<Atomic<Int32>>
-    /// Helpers that sleep, are about to, or were woken and have not begun. Each counts itself, in and out: a caller that reset
-    /// the number when it wakes them could miss one that falls asleep meanwhile, and no other caller would wake that one again.
+    /// Helpers that sleep, are about to, or were woken and have not begun.
+    ///
+    /// Each counts itself, in and out. A caller that reset the number when it wakes them could miss one that falls asleep meanwhile, and
+    /// nothing would wake that one again.
     private let sleepers = Atomic<Int>(0)
     private let callerSleeps = Atomic<Bool>(false)
     private let stopping = Atomic<Bool>(false)

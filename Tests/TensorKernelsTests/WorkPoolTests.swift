@@ -35,7 +35,7 @@ struct WorkPoolTests {
         #expect(tally.counts.withLock { $0 } == [Int](repeating: 20, count: count))
     }
 
-    @Test("another thread comes to work that lasts, however often threads fell asleep and woke before", arguments: [0, 40])
+    @Test("another thread comes to work that lasts, however often it slept before", arguments: [0, 40])
     func wakes(spinMicroseconds: Int) {
         let pool = WorkPool(threads: 2, spin: .microseconds(spinMicroseconds))
         let caller = pthread_self()
