@@ -11,8 +11,9 @@ internal import Synchronization
 /// turns. Idle threads spin for some microseconds before they sleep, which covers the gap between two layers' products; they
 /// do not where there are more of them than processors, nor once ``rest()`` says that there is nothing to come.
 public final class WorkPool: Sendable {
-    /// How long an idle thread spins before it sleeps, unless the caller says otherwise.
-    public static let defaultSpin = Duration.microseconds(40)
+    /// How long an idle thread spins before it sleeps, unless the caller says otherwise: longer than a thread takes to wake, which is
+    /// up to 80 us in virtual machines.
+    public static let defaultSpin = Duration.microseconds(100)
 
     /// Threads that take part in a piece of work, the calling one included.
     public let threadCount: Int
@@ -41,8 +42,8 @@ public final class WorkPool: Sendable {
         precondition(threads >= 1, "a pool of \(threads) threads cannot compute")
         let allowed = ThreadPlacement.allowedProcessors()
         let processors = pinned ? allowed : []
-        let spins = !allowed.isEmpty && threads > allowed.count ? 0 : WorkTeam.rounds(of: spin)
-        let team = threads > 1 ? WorkTeam(helpers: threads - 1, processors: processors, spins: spins) : nil
+        let spin = !allowed.isEmpty && threads > allowed.count ? .zero : spin
+        let team = threads > 1 ? WorkTeam(helpers: threads - 1, processors: processors, spin: spin) : nil
         self.processors = processors
         self.team = team
         self.threadCount = 1 + (team?.helperCount ?? 0)

@@ -42,17 +42,18 @@ final class WorkTeam: @unchecked Sendable {
     /// Whether no work is expected soon; helpers sleep at once.
     private let resting = Atomic<Bool>(false)
     private let room: Int
-    private let spins: Int
+    private let spin: Duration
     /// Whether a thread computes the parts of others that are late; bound threads keep theirs.
     private let helpsOthers: Bool
     /// Whether helpers that sleep are woken; the caller's.
     private var wakeBound = WakeBound()
 
-    /// Rounds of spinning that take about a time.
-    ///
-    /// - Parameter time: The time.
-    /// - Returns: Rounds of some 40 nanoseconds each.
-    static func rounds(of time: Duration) -> Int { Int(max(0, min(time.inMicroseconds, 1e6)) * 25) }
+    /// How long a thread that spins keeps its processor to itself; after that, it lets others have it between two looks.
+    private static let greed = Duration.microseconds(20)
+    /// Looks between two of the clock, of some 40 nanoseconds each.
+    private static let looks = 16
+    /// A pause between two looks of the clock in which another thread had the processor.
+    private static let gap = Duration.microseconds(50)
 
     /// The start arguments of a new thread.
     private final class Start {
@@ -72,10 +73,10 @@ final class WorkTeam: @unchecked Sendable {
     /// - Parameters:
     ///   - helpers: Threads besides the caller's.
     ///   - processors: Their processors by part; none binds them.
-    ///   - spins: Rounds of spinning before a thread sleeps.
-    init(helpers: Int, processors: [Int], spins: Int) {
+    ///   - spin: How long a thread spins before it sleeps.
+    init(helpers: Int, processors: [Int], spin: Duration) {
         self.room = helpers + 1
-        self.spins = spins
+        self.spin = spin
         self.helpsOthers = processors.isEmpty
         self.generation = .allocate(capacity: 1)
         self.claims = .allocate(capacity: helpers + 1)
@@ -226,10 +227,7 @@ final class WorkTeam: @unchecked Sendable {
 
     private func awaitParts() {
         let parts = Int32(truncatingIfNeeded: self.parts)
-        for _ in 0..<self.spins {
-            if self.computed.pointee.load(ordering: .acquiring) == parts { return }
-            ck_pause()
-        }
+        if self.looks(for: { self.computed.pointee.load(ordering: .acquiring) == parts }) { return }
         self.callerSleeps.store(true, ordering: .sequentiallyConsistent)
         while true {
             let done = self.computed.pointee.load(ordering: .sequentiallyConsistent)
@@ -257,20 +255,42 @@ final class WorkTeam: @unchecked Sendable {
     }
 
     private func awaitWork(after seen: Int) -> Int {
-        for _ in 0..<self.spins {
-            let current = self.generation.pointee.load(ordering: .acquiring)
-            if current != seen {
-                return current
-            }
-            if self.resting.load(ordering: .relaxed) { break }
-            ck_pause()
+        _ = self.looks {
+            self.generation.pointee.load(ordering: .acquiring) != seen || self.resting.load(ordering: .relaxed)
         }
+        let current = self.generation.pointee.load(ordering: .acquiring)
+        if current != seen { return current }
         self.sleepers.add(1, ordering: .sequentiallyConsistent)
         defer { self.sleepers.subtract(1, ordering: .sequentiallyConsistent) }
         while true {
             let current = self.generation.pointee.load(ordering: .sequentiallyConsistent)
             if current != seen { return current }
             ck_sleep_while(Self.word(of: self.generation), Int32(truncatingIfNeeded: seen))
+        }
+    }
+
+    // MARK: - Waiting
+
+    /// Looks for something before the calling thread sleeps, for ``spin`` at most.
+    ///
+    /// It pays where what a thread waits for comes sooner than it would be awake again. Two threads that each sleep a little too soon
+    /// wake each other again and again: each is late by a wake-up, for which the other does not wait.
+    ///
+    /// - Parameter isThere: Whether what it waits for has happened.
+    /// - Returns: Whether it has.
+    private func looks(for isThere: () -> Bool) -> Bool {
+        guard self.spin > .zero else { return isThere() }
+        let start = ContinuousClock.now
+        var last = start
+        while true {
+            for _ in 0..<Self.looks {
+                if isThere() { return true }
+                ck_pause()
+            }
+            let now = ContinuousClock.now
+            if now - start >= self.spin || now - last >= Self.gap { return isThere() }
+            last = now
+            if now - start >= Self.greed { sched_yield() }
         }
     }
 

@@ -130,7 +130,7 @@ public struct ComputeSettings: SettingTable {
         "spin-us",
         .microseconds,
         in: 0...100_000,
-        default: 40,
+        default: 100,
         "How long an idle compute thread looks for work before it sleeps; 0 lets it sleep at once."
     )
 
