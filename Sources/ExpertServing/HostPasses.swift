@@ -71,6 +71,7 @@ final class HostPasses: Sendable {
     func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread, atOnce: Bool = false) {
         guard let kind = jobs.first?.kind, let model = jobs.first?.model else { return }
         let start = ContinuousClock.now
+        self.pool.expectWork()
         self.stages?.mark(.begun)
         var pauseTime = Duration.zero
         let isServing = self.queue.isServing

@@ -90,6 +90,12 @@ public final class WorkPool: Sendable {
         _ = self.turn.withLockIfAvailable { _ in team.rest() }
     }
 
+    /// Says that work comes soon after a rest, so that threads which sleep are awake when it does.
+    public func expectWork() {
+        guard let team else { return }
+        _ = self.turn.withLockIfAvailable { _ in team.expect() }
+    }
+
     /// Elements below which waking other threads takes longer than a pass over them.
     private static let leastSharedElements = 1 << 15
 

@@ -141,6 +141,14 @@ final class WorkTeam: @unchecked Sendable {
         self.wakeBound.rests(now: .now)
     }
 
+    /// Wakes helpers that sleep if the work until the next rest is likely to be worth it; no other thread may hand in work meanwhile.
+    func expect() {
+        guard self.resting.load(ordering: .relaxed) else { return }
+        self.resting.store(false, ordering: .sequentiallyConsistent)
+        let sleeping = self.sleepers.load(ordering: .sequentiallyConsistent)
+        if sleeping > 0, self.wakes(sleeping: sleeping) { ck_wake_all(Self.word(of: self.generation)) }
+    }
+
     /// Whether to wake helpers for a piece of work.
     private func wakes(sleeping: Int) -> Bool {
         // A part whose thread is bound is computed by no other.
@@ -255,14 +263,12 @@ final class WorkTeam: @unchecked Sendable {
     }
 
     private func awaitWork(after seen: Int) -> Int {
-        _ = self.looks {
-            self.generation.pointee.load(ordering: .acquiring) != seen || self.resting.load(ordering: .relaxed)
-        }
-        let current = self.generation.pointee.load(ordering: .acquiring)
-        if current != seen { return current }
-        self.sleepers.add(1, ordering: .sequentiallyConsistent)
-        defer { self.sleepers.subtract(1, ordering: .sequentiallyConsistent) }
         while true {
+            _ = self.looks {
+                self.generation.pointee.load(ordering: .acquiring) != seen || self.resting.load(ordering: .relaxed)
+            }
+            self.sleepers.add(1, ordering: .sequentiallyConsistent)
+            defer { self.sleepers.subtract(1, ordering: .sequentiallyConsistent) }
             let current = self.generation.pointee.load(ordering: .sequentiallyConsistent)
             if current != seen { return current }
             ck_sleep_while(Self.word(of: self.generation), Int32(truncatingIfNeeded: seen))

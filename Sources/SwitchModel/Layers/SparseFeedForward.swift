@@ -145,6 +145,7 @@ struct SparseFeedForward: Sendable {
             // The experts' hosts may share the processors.
             if !pending.isReady { step.pool.rest() }
             let answer = try pending.wait()
+            step.pool.expectWork()
             try self.requireCoverage(of: out.plan, by: answer, width: out.residual.columns, &step.memory.ranges)
             for range in answer.dropped {
                 for row in range.rows {
