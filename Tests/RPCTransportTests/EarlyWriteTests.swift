@@ -32,7 +32,7 @@ struct EarlyWriteTests {
             self.written.append(self.take().reduce(0) { $0 + $1.readableBytes })
             try? self.codec.submitResponse(
                 streamID: streamID,
-                [HTTP2HeaderField(name: ":status", value: "200")],
+                [HTTP2HeaderField(":status", "200")],
                 endStream: true
             )
             self.handler?.setNeedsFlush()
@@ -69,7 +69,7 @@ struct EarlyWriteTests {
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "/peer")).wait()
         for _ in 0..<requests {
             let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "b")]
-            _ = try client.submitRequest(fields.map { HTTP2HeaderField(name: $0.0, value: $0.1) }, endStream: true)
+            _ = try client.submitRequest(fields.map { HTTP2HeaderField($0.0, $0.1) }, endStream: true)
         }
         var all = ByteBuffer()
         for buffer in client.takeOutput() { all.writeImmutableBuffer(buffer) }
