@@ -8,6 +8,11 @@
 
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
+/// Unrolled by the compiler, the loop of prefetches takes registers from the sums.
+#define AS_IT_IS _Pragma("clang loop unroll(disable)")
+
+/// How far ahead a pass calls weights from the second-level cache.
+#define NEAR_BYTES 1024
 
 /// Loads a panel's columns of an input, or its first half, into one register for every sixteen.
 ///
@@ -47,6 +52,16 @@ CK_INLINE TARGET void join(__m512 sums[2]) {
     sums[0] = first;
 }
 
+/// Fetches a line into the first-level cache, or only into the second-level one. Requests for the latter alone may be dropped,
+/// which costs least where the loads are close behind.
+CK_INLINE TARGET void prefetch(const char *line, const int first_level) {
+    if (first_level) {
+        _mm_prefetch(line, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(line, _MM_HINT_T1);
+    }
+}
+
 /// Adds the products of input `which`, counted from the current pointers.
 CK_INLINE TARGET void add_input(__m512 sums[CK_MAX_TILE_ROWS][8], const char *const weights[4], const float *x,
                                 const int rows, const int panels, const int vectors, const int bf16, const int which) {
@@ -76,7 +91,10 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     const size_t apart = tile->panel_stride * element;
     const char *ahead = tile->ahead;
     const size_t ahead_step = tile->ahead_step;
+    // Bytes between the lines of one panel that the pass reads.
+    const int lines_apart = bf16 || vectors == 2 ? 64 : 128;
     const size_t ahead_lines = tile->ahead_lines;
+    const size_t ahead_apart = tile->ahead_apart;
 
     UNROLL for (int p = 0; p < panels; p++) {
         weights[p] = (const char *)tile->panels + (size_t)p * apart;
@@ -91,12 +109,16 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
         }
     }
     for (size_t fours = tile->inputs / 4; fours > 0; fours--) {
-        for (size_t line = 0; line < ahead_lines; line++) {
+        AS_IT_IS for (size_t line = 0; line < ahead_lines; line++) {
             UNROLL for (int p = 0; p < panels; p++) {
-                _mm_prefetch(ahead + (size_t)p * apart + line * 64, _MM_HINT_T1);
+                prefetch(ahead + (size_t)p * apart + line * ahead_apart, panels == 1 || bf16);
             }
         }
         ahead += ahead_step;
+        // What came long before it is used has gone on to the second-level cache.
+        UNROLL for (int at = 0; panels == 1 && at < 4 * CK_PANEL_COLUMNS * (int)element; at += lines_apart) {
+            _mm_prefetch(weights[0] + NEAR_BYTES + at, _MM_HINT_T0);
+        }
         UNROLL for (int which = 0; which < 4; which++) {
             add_input(sums, weights, x, rows, panels, vectors, bf16, which);
         }
