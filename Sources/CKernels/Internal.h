@@ -38,6 +38,11 @@ typedef struct {
     float *to;
     size_t to_stride;
     int relu;
+    /// Where a pass over bfloat16 weights leaves them in float32, in an order of its own, for the passes that follow; null: it
+    /// does not.
+    float *widened;
+    /// Whether the weights are what such a pass has left.
+    int is_widened;
     /// Weights to prefetch while this pass computes: with every four inputs, `ahead_lines` cache lines, which lie `ahead_apart`
     /// bytes from each other, the first at `ahead`, which then moves on by `ahead_step` bytes. With several panels, also what
     /// lies `panel_stride` further on, for each of them.

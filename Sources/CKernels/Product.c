@@ -2,6 +2,16 @@
 
 #include "Internal.h"
 
+/// When bfloat16 weights are widened.
+enum {
+    /// In each pass anew, as they are loaded.
+    WIDENS_AT_LOADS,
+    /// A slice at a time, before all passes over it.
+    WIDENS_FIRST,
+    /// At loads where there are few passes; or else the first pass over a slice leaves it widened for the others.
+    WIDENS_ONCE,
+};
+
 /// How a level goes through a product.
 typedef struct {
     ck_tile_function run;
@@ -13,7 +23,7 @@ typedef struct {
     /// start in each, so fewer than eight chains in flight would leave the units idle.
     size_t panels_of_one;
     size_t rows_of_two;
-    /// Whether slices of bfloat16 weights are widened once for all passes over them.
+    /// One of WIDENS_*.
     int widens;
     /// Rows up to which a product goes through each panel once, by type: `whole_rows` at most.
     size_t rows_of_once[2];
@@ -25,19 +35,19 @@ typedef struct {
 static product_kernel kernel_of(int level) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX512) {
-        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, 0, {4, 3}, 1024};
+        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, WIDENS_ONCE, {4, 3}, 1024};
     }
     if (level >= CK_LEVEL_AVX2) {
-        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, 0, {3, 3}, 1024};
+        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, WIDENS_AT_LOADS, {3, 3}, 1024};
     }
 #endif
 #if defined(__aarch64__)
     if (level == CK_LEVEL_NEON) {
-        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, 1, {2, 2}, 0};
+        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, WIDENS_FIRST, {2, 2}, 0};
     }
 #endif
     (void)level;
-    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, 1, {12, 12}, 0};
+    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, WIDENS_FIRST, {12, 12}, 0};
 }
 
 // MARK: - The plan
@@ -51,12 +61,16 @@ static product_kernel kernel_of(int level) {
 #define MOST_BLOCK 1024
 #define BLOCK_ROWS 96
 
-/// Inputs of a slice in the first-level cache at most.
+/// Inputs of a slice in the first-level cache at most, and of one that is widened before all passes.
 #define MOST_SLICE 512
+#define MOST_WIDE_SLICE 256
+
+/// Passes over a slice from which the first one leaves it widened. With two, what they save goes into the stores.
+#define WIDENING_PASSES 3
 
 /// The parts of the scratch memory: inputs side by side, sums between two slices, and a slice of widened weights.
 #define SUM_FLOATS (GROUP_ROWS * CK_PANEL_COLUMNS)
-#define WIDE_INPUTS 256
+#define WIDE_INPUTS 768
 #define WIDE_FLOATS (WIDE_INPUTS * CK_PANEL_COLUMNS)
 #define INPUT_FLOATS (CK_SCRATCH_FLOATS - SUM_FLOATS - WIDE_FLOATS)
 
@@ -106,20 +120,22 @@ static product_plan plan_of(int level, int type, size_t inputs, size_t rows, int
     const size_t group_rows = (rows + plan.groups - 1) / plan.groups;
     plan.block = even_piece(inputs, room / group_rows);
     plan.once = group_rows <= kernel->rows_of_once[type == CK_TYPE_BF16];
-    const int narrow = type == CK_TYPE_BF16 && !kernel->widens;
+    const int narrow = type == CK_TYPE_BF16 && kernel->widens != WIDENS_FIRST;
     const size_t column_bytes = narrow ? 2 : 4;
     if (plan.once) {
         plan.slice = plan.block;
     } else if (kernel->far_slice > 0) {
         // Two slices take a quarter of the second-level cache.
         const size_t fitting = ck_cache_bytes(2) / 8 / (CK_PANEL_COLUMNS * column_bytes);
-        plan.slice = even_piece(plan.block, fitting < 256 ? 256 : smaller(fitting, kernel->far_slice));
+        const int leaves = type == CK_TYPE_BF16 && kernel->widens == WIDENS_ONCE;
+        const size_t most = leaves ? smaller(WIDE_INPUTS, kernel->far_slice) : kernel->far_slice;
+        plan.slice = even_piece(plan.block, fitting < 256 ? 256 : smaller(fitting, most));
     } else {
         // A pass reads a line, or half a one, of each input. A quarter of the first-level cache leaves room for the activations
         // and for what arrives.
         const size_t pass_columns = kernel->whole_rows == kernel->rows ? CK_PANEL_COLUMNS : CK_PANEL_COLUMNS / 2;
         const size_t fitting = ck_cache_bytes(1) / 4 / (pass_columns * column_bytes);
-        const size_t most = kernel->widens ? WIDE_INPUTS : MOST_SLICE;
+        const size_t most = kernel->widens == WIDENS_FIRST ? MOST_WIDE_SLICE : MOST_SLICE;
         plan.slice = even_piece(plan.block, fitting < 64 ? 64 : smaller(fitting, most));
     }
     return plan;
@@ -332,6 +348,7 @@ static void run_slice(const product_part *part, const ck_tile *tile, size_t offs
     const int narrow = columns <= CK_PANEL_COLUMNS / 2;
     ck_tile pass = *tile;
     set_ahead(&pass, ahead, share, kernel->far_slice > 0);
+    const int leaves = kernel->widens == WIDENS_ONCE && type == CK_TYPE_BF16 && !narrow && part->tiles >= WIDENING_PASSES;
     // All tiles cross the first half of the panel and then the second, so that half a short slice fits into the first-level cache.
     for (size_t half = 0; half < (narrow ? 1 : 2); half++) {
         const size_t first = half * CK_PANEL_COLUMNS / 2;
@@ -344,6 +361,11 @@ static void run_slice(const product_part *part, const ck_tile *tile, size_t offs
                 pass.x = part->x + row * part->length + offset * height;
                 pass.from = tile->from ? tile->from + row * tile->from_stride + first : NULL;
                 pass.to = tile->to + row * tile->to_stride + first;
+                if (leaves) {
+                    pass.panels = index == 0 ? tile->panels : part->wide;
+                    pass.widened = index == 0 ? part->wide : NULL;
+                    pass.is_widened = index > 0;
+                }
                 kernel->run(&pass, height, whole ? 1 : 0, type);
                 pass.ahead += share;
             }
@@ -357,7 +379,7 @@ static void run_slices(const product_part *part) {
     const product_call *call = part->call;
     const product_plan *plan = part->plan;
     const int continues = call->accumulate || part->begin > 0;
-    const int widens = plan->kernel.widens && call->type == CK_TYPE_BF16;
+    const int widens = plan->kernel.widens == WIDENS_FIRST && call->type == CK_TYPE_BF16;
     const size_t block_end = part->begin + part->length;
     for (size_t panel = call->panel_begin; panel < call->panel_end; panel++) {
         const size_t columns = smaller(call->outputs - panel * CK_PANEL_COLUMNS, CK_PANEL_COLUMNS);
