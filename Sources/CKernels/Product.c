@@ -327,11 +327,11 @@ static const char *weights_after(const product_part *part, size_t panel, size_t 
 /// - share: their bytes.
 static void set_ahead(ck_tile *pass, const char *ahead, size_t share, int far) {
     const size_t fours = pass->inputs / 4;
+    pass->ahead = ahead;
     if (!ahead || fours == 0) {
         pass->ahead_lines = 0;
         return;
     }
-    pass->ahead = ahead;
     pass->ahead_lines = (share + 64 * fours - 1) / (64 * fours);
     pass->ahead_apart = far ? (share / pass->ahead_lines + 63) / 64 * 64 : 64;
     pass->ahead_step = ((far ? pass->ahead_apart : share) + fours - 1) / fours;
@@ -367,7 +367,7 @@ static void run_slice(const product_part *part, const ck_tile *tile, size_t offs
                     pass.is_widened = index > 0;
                 }
                 kernel->run(&pass, height, whole ? 1 : 0, type);
-                pass.ahead += share;
+                pass.ahead = pass.ahead ? pass.ahead + share : NULL;
             }
             row += height;
         }

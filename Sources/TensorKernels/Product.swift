@@ -87,8 +87,10 @@ public struct Product {
         return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
     }
 
-    /// Rows for each thread from which a product is shared by rows, not by panels: a thread then lays out its own rows alone.
-    /// They fill groups of their own, so all threads together read the weights no more often.
+    /// Rows for each thread from which a product is shared by rows, not by panels.
+    ///
+    /// A thread then lays out its own rows alone. They fill groups of their own, so all threads together read the weights no more
+    /// often.
     fileprivate static let leastSharedRows = 128
 
     /// Computes the columns of some panels on the calling thread.
