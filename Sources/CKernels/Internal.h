@@ -38,11 +38,18 @@ typedef struct {
     float *to;
     size_t to_stride;
     int relu;
-    /// Weights to prefetch while this pass computes: with every four inputs, `ahead_lines` cache lines from here on, which then
-    /// moves on by `ahead_step` bytes. With several panels, also what lies `panel_stride` further on, for each of them.
+    /// Where a pass over bfloat16 weights leaves them in float32, in an order of its own, for the passes that follow; null: it
+    /// does not.
+    float *widened;
+    /// Whether the weights are what such a pass has left.
+    int is_widened;
+    /// Weights to prefetch while this pass computes: with every four inputs, `ahead_lines` cache lines, which lie `ahead_apart`
+    /// bytes from each other, the first at `ahead`, which then moves on by `ahead_step` bytes. With several panels, also what
+    /// lies `panel_stride` further on, for each of them.
     const char *ahead;
-    size_t ahead_step;
     size_t ahead_lines;
+    size_t ahead_apart;
+    size_t ahead_step;
 } ck_tile;
 
 /// Computes a pass. `panels` is a number that the level's `panels_at_once` may return, or 0: half a panel.

@@ -2,6 +2,16 @@
 
 #include "Internal.h"
 
+/// When bfloat16 weights are widened.
+enum {
+    /// In each pass anew, as they are loaded.
+    WIDENS_AT_LOADS,
+    /// A slice at a time, before all passes over it.
+    WIDENS_FIRST,
+    /// At loads where there are few passes; or else the first pass over a slice leaves it widened for the others.
+    WIDENS_ONCE,
+};
+
 /// How a level goes through a product.
 typedef struct {
     ck_tile_function run;
@@ -13,26 +23,31 @@ typedef struct {
     /// start in each, so fewer than eight chains in flight would leave the units idle.
     size_t panels_of_one;
     size_t rows_of_two;
-    /// Whether slices of bfloat16 weights are widened once for all passes over them.
+    /// One of WIDENS_*.
     int widens;
+    /// Rows up to which a product goes through each panel once, by type: `whole_rows` at most.
+    size_t rows_of_once[2];
+    /// Inputs of a slice at most that passes read from the second-level cache while the next one comes to it from memory; 0:
+    /// slices stay in the first-level cache.
+    size_t far_slice;
 } product_kernel;
 
 static product_kernel kernel_of(int level) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX512) {
-        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, 0};
+        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, WIDENS_ONCE, {4, 3}, 1024};
     }
     if (level >= CK_LEVEL_AVX2) {
-        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, 0};
+        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, WIDENS_AT_LOADS, {3, 3}, 1024};
     }
 #endif
 #if defined(__aarch64__)
     if (level == CK_LEVEL_NEON) {
-        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, 1};
+        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, WIDENS_FIRST, {2, 2}, 0};
     }
 #endif
     (void)level;
-    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, 1};
+    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, WIDENS_FIRST, {12, 12}, 0};
 }
 
 // MARK: - The plan
@@ -40,28 +55,37 @@ static product_kernel kernel_of(int level) {
 /// Rows of one group at most: its tiles go over all panels before the next group begins.
 #define GROUP_ROWS 192
 
-/// Inputs of a block, below which a group takes fewer rows.
+/// Inputs of a block, below which a group takes fewer rows. Chains that stop seldom are worth more than groups of more than
+/// BLOCK_ROWS rows, where the second-level cache has room for both.
 #define LEAST_BLOCK 512
+#define MOST_BLOCK 1024
+#define BLOCK_ROWS 96
 
-/// Inputs of a slice at most.
+/// Inputs of a slice in the first-level cache at most, and of one that is widened before all passes.
 #define MOST_SLICE 512
+#define MOST_WIDE_SLICE 256
+
+/// Passes over a slice from which the first one leaves it widened. With two, what they save goes into the stores.
+#define WIDENING_PASSES 3
 
 /// The parts of the scratch memory: inputs side by side, sums between two slices, and a slice of widened weights.
 #define SUM_FLOATS (GROUP_ROWS * CK_PANEL_COLUMNS)
-#define WIDE_INPUTS 256
+#define WIDE_INPUTS 768
 #define WIDE_FLOATS (WIDE_INPUTS * CK_PANEL_COLUMNS)
 #define INPUT_FLOATS (CK_SCRATCH_FLOATS - SUM_FLOATS - WIDE_FLOATS)
 
 /// How a product is cut.
 ///
 /// Groups of rows go through blocks of inputs, whose activations stay in the second-level cache. In a block they go through
-/// one panel after another, slice by slice. A slice stays in the first-level cache while all tiles of the group pass over it,
-/// and the next one is fetched from memory meanwhile, each pass fetching its share: reading and multiplying take no turns.
+/// one panel after another, slice by slice. A slice stays in a cache while all tiles of the group pass over it, and the next
+/// one is fetched from memory meanwhile, each pass fetching its share: reading and multiplying take no turns.
 typedef struct {
     product_kernel kernel;
     size_t groups;
     size_t block;
     size_t slice;
+    /// Whether rows go through each panel once, so that there are no slices.
+    int once;
 } product_plan;
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -83,25 +107,37 @@ static product_plan plan_of(int level, int type, size_t inputs, size_t rows, int
         plan.groups = 1;
         plan.block = inputs;
         plan.slice = inputs;
+        plan.once = 1;
         return plan;
     }
+    const product_kernel *kernel = &plan.kernel;
     const size_t half_l2 = ck_cache_bytes(2) / 2 / sizeof(float);
     const size_t room = half_l2 < 32 * 1024 ? 32 * 1024 : smaller(half_l2, INPUT_FLOATS);
-    const size_t most_rows = smaller(room / LEAST_BLOCK, GROUP_ROWS);
+    const size_t wanted = smaller(room / BLOCK_ROWS, MOST_BLOCK);
+    const size_t least = even_piece(inputs, wanted < LEAST_BLOCK ? LEAST_BLOCK : wanted);
+    const size_t most_rows = smaller(room / least, GROUP_ROWS);
     plan.groups = (rows + most_rows - 1) / most_rows;
     const size_t group_rows = (rows + plan.groups - 1) / plan.groups;
     plan.block = even_piece(inputs, room / group_rows);
-    if (group_rows <= plan.kernel.whole_rows) {
+    plan.once = group_rows <= kernel->rows_of_once[type == CK_TYPE_BF16];
+    const int narrow = type == CK_TYPE_BF16 && kernel->widens != WIDENS_FIRST;
+    const size_t column_bytes = narrow ? 2 : 4;
+    if (plan.once) {
         plan.slice = plan.block;
-        return plan;
+    } else if (kernel->far_slice > 0) {
+        // Two slices take a quarter of the second-level cache.
+        const size_t fitting = ck_cache_bytes(2) / 8 / (CK_PANEL_COLUMNS * column_bytes);
+        const int leaves = type == CK_TYPE_BF16 && kernel->widens == WIDENS_ONCE;
+        const size_t most = leaves ? smaller(WIDE_INPUTS, kernel->far_slice) : kernel->far_slice;
+        plan.slice = even_piece(plan.block, fitting < 256 ? 256 : smaller(fitting, most));
+    } else {
+        // A pass reads a line, or half a one, of each input. A quarter of the first-level cache leaves room for the activations
+        // and for what arrives.
+        const size_t pass_columns = kernel->whole_rows == kernel->rows ? CK_PANEL_COLUMNS : CK_PANEL_COLUMNS / 2;
+        const size_t fitting = ck_cache_bytes(1) / 4 / (pass_columns * column_bytes);
+        const size_t most = kernel->widens == WIDENS_FIRST ? MOST_WIDE_SLICE : MOST_SLICE;
+        plan.slice = even_piece(plan.block, fitting < 64 ? 64 : smaller(fitting, most));
     }
-    // A pass reads a line, or half a one, of each input. A quarter of the first-level cache leaves room for the activations
-    // and for what arrives.
-    const int narrow = type == CK_TYPE_BF16 && !plan.kernel.widens;
-    const size_t pass_columns = plan.kernel.whole_rows == plan.kernel.rows ? CK_PANEL_COLUMNS : CK_PANEL_COLUMNS / 2;
-    const size_t fitting = ck_cache_bytes(1) / 4 / (pass_columns * (narrow ? 2 : 4));
-    const size_t most = plan.kernel.widens ? WIDE_INPUTS : MOST_SLICE;
-    plan.slice = even_piece(plan.block, fitting < 64 ? 64 : smaller(fitting, most));
     return plan;
 }
 
@@ -167,6 +203,8 @@ typedef struct {
     size_t tiles;
     /// The group's rows.
     size_t rows;
+    /// Whether no group follows.
+    int last;
     /// The group's first row of y.
     float *y;
     /// The block's inputs.
@@ -241,8 +279,9 @@ static void run_once(const product_part *part) {
             .to_stride = to_stride,
             .relu = call->relu && part->begin + part->length == call->inputs,
             .ahead = weights + PREFETCH_BYTES,
-            .ahead_step = 4 * line_bytes,
             .ahead_lines = 4 * line_bytes / 64,
+            .ahead_apart = 64,
+            .ahead_step = 4 * line_bytes,
         };
         kernel->run(&tile, part->rows, left <= CK_PANEL_COLUMNS / 2 ? 0 : count, call->type);
         if (partial) {
@@ -265,7 +304,7 @@ static void widen_slice(const char *bytes, size_t count, float *destination) {
 }
 
 /// The weights that are read after a panel's slice, which ends at input `end`: the panel's next slice, or the first one of the
-/// panel, block or group that follows.
+/// panel, block or group that follows. Null: nothing follows.
 static const char *weights_after(const product_part *part, size_t panel, size_t end) {
     const product_call *call = part->call;
     if (end < part->begin + part->length) {
@@ -274,22 +313,43 @@ static const char *weights_after(const product_part *part, size_t panel, size_t 
     if (panel + 1 < call->panel_end) {
         return weights_at(call, panel + 1, part->begin);
     }
-    return weights_at(call, call->panel_begin, end < call->inputs ? end : 0);
+    if (end < call->inputs) {
+        return weights_at(call, call->panel_begin, end);
+    }
+    return part->last ? NULL : weights_at(call, call->panel_begin, 0);
+}
+
+/// Says which weights a pass fetches meanwhile.
+///
+/// From memory they come in streams, as many as there are lines for every four inputs: from one page alone, the processor does
+/// not fetch by itself as much as memory can bring.
+///
+/// - share: their bytes.
+static void set_ahead(ck_tile *pass, const char *ahead, size_t share, int far) {
+    const size_t fours = pass->inputs / 4;
+    pass->ahead = ahead;
+    if (!ahead || fours == 0) {
+        pass->ahead_lines = 0;
+        return;
+    }
+    pass->ahead_lines = (share + 64 * fours - 1) / (64 * fours);
+    pass->ahead_apart = far ? (share / pass->ahead_lines + 63) / 64 * 64 : 64;
+    pass->ahead_step = ((far ? pass->ahead_apart : share) + fours - 1) / fours;
 }
 
 /// The passes of all tiles over one slice of a panel.
 ///
-/// - tile: that of the group's first row and the panel's first column. Its x is not set, and its ahead_step is each pass's share
-///   of what is fetched.
+/// - tile: that of the group's first row and the panel's first column, without x and what is fetched.
 /// - offset: the slice's first input, counted from the block's.
-static void run_slice(const product_part *part, const ck_tile *tile, size_t offset, size_t columns, int type) {
+/// - ahead: what the passes fetch, `share` bytes each; null: nothing.
+static void run_slice(const product_part *part, const ck_tile *tile, size_t offset, size_t columns, int type,
+                      const char *ahead, size_t share) {
     const product_kernel *kernel = &part->plan->kernel;
     const int narrow = columns <= CK_PANEL_COLUMNS / 2;
-    const size_t share = tile->ahead_step;
     ck_tile pass = *tile;
-    pass.ahead_step = (share * 4 + tile->inputs - 1) / tile->inputs;
-    pass.ahead_lines = (pass.ahead_step + 63) / 64;
-    // All tiles cross the first half of the panel and then the second, so that half a slice fits into the first-level cache.
+    set_ahead(&pass, ahead, share, kernel->far_slice > 0);
+    const int leaves = kernel->widens == WIDENS_ONCE && type == CK_TYPE_BF16 && !narrow && part->tiles >= WIDENING_PASSES;
+    // All tiles cross the first half of the panel and then the second, so that half a short slice fits into the first-level cache.
     for (size_t half = 0; half < (narrow ? 1 : 2); half++) {
         const size_t first = half * CK_PANEL_COLUMNS / 2;
         size_t row = 0;
@@ -301,8 +361,13 @@ static void run_slice(const product_part *part, const ck_tile *tile, size_t offs
                 pass.x = part->x + row * part->length + offset * height;
                 pass.from = tile->from ? tile->from + row * tile->from_stride + first : NULL;
                 pass.to = tile->to + row * tile->to_stride + first;
+                if (leaves) {
+                    pass.panels = index == 0 ? tile->panels : part->wide;
+                    pass.widened = index == 0 ? part->wide : NULL;
+                    pass.is_widened = index > 0;
+                }
                 kernel->run(&pass, height, whole ? 1 : 0, type);
-                pass.ahead += share;
+                pass.ahead = pass.ahead ? pass.ahead + share : NULL;
             }
             row += height;
         }
@@ -314,7 +379,7 @@ static void run_slices(const product_part *part) {
     const product_call *call = part->call;
     const product_plan *plan = part->plan;
     const int continues = call->accumulate || part->begin > 0;
-    const int widens = plan->kernel.widens && call->type == CK_TYPE_BF16;
+    const int widens = plan->kernel.widens == WIDENS_FIRST && call->type == CK_TYPE_BF16;
     const size_t block_end = part->begin + part->length;
     for (size_t panel = call->panel_begin; panel < call->panel_end; panel++) {
         const size_t columns = smaller(call->outputs - panel * CK_PANEL_COLUMNS, CK_PANEL_COLUMNS);
@@ -343,13 +408,12 @@ static void run_slices(const product_part *part) {
                 .to = to_sums ? part->sums : y,
                 .to_stride = to_sums ? CK_PANEL_COLUMNS : call->y_stride,
                 .relu = call->relu && begin + length == call->inputs,
-                .ahead = weights_after(part, panel, begin + length),
-                .ahead_step = (bytes + passes - 1) / passes,
             };
             if (widens) {
                 widen_slice(weights, length * CK_PANEL_COLUMNS, part->wide);
             }
-            run_slice(part, &tile, begin - part->begin, columns, widens ? CK_TYPE_F32 : call->type);
+            run_slice(part, &tile, begin - part->begin, columns, widens ? CK_TYPE_F32 : call->type,
+                      weights_after(part, panel, begin + length), (bytes + passes - 1) / passes);
         }
         if (partial) {
             store_sums(part, y, columns);
@@ -370,6 +434,7 @@ static void run_group(const product_call *call, const product_plan *plan, size_t
         .heights = heights,
         .tiles = tile_heights(&plan->kernel, rows, heights),
         .rows = rows,
+        .last = first_row + rows == call->rows,
         .y = call->y + first_row * call->y_stride,
         .sums = in_place ? spare : scratch + INPUT_FLOATS,
         .wide = in_place ? NULL : scratch + INPUT_FLOATS + SUM_FLOATS,
@@ -386,7 +451,7 @@ static void run_group(const product_call *call, const product_plan *plan, size_t
             ck_interleave(x, call->x_stride, call->transposed, heights[index], part.length, scratch + row * part.length);
             row += heights[index];
         }
-        if (rows <= plan->kernel.whole_rows) {
+        if (plan->once) {
             run_once(&part);
         } else {
             run_slices(&part);

@@ -8,6 +8,8 @@
 
 #define TARGET __attribute__((target("avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
+/// Unrolled by the compiler, the loop of prefetches takes registers from the sums.
+#define AS_IT_IS _Pragma("clang loop unroll(disable)")
 
 /// Loads sixteen columns of an input into two registers.
 ///
@@ -31,6 +33,16 @@ CK_INLINE TARGET void exchange(__m256 sums[2], int bf16) {
         const __m256 low = _mm256_permute2f128_ps(sums[0], sums[1], 0x20);
         sums[1] = _mm256_permute2f128_ps(sums[0], sums[1], 0x31);
         sums[0] = low;
+    }
+}
+
+/// Fetches a line into the first-level cache, or only into the second-level one. Requests for the latter alone may be dropped,
+/// which costs least where the loads are close behind.
+CK_INLINE TARGET void prefetch(const char *line, const int first_level) {
+    if (first_level) {
+        _mm_prefetch(line, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(line, _MM_HINT_T1);
     }
 }
 
@@ -66,6 +78,7 @@ CK_INLINE TARGET void tile_256(const ck_tile *tile, const int rows, const int pa
     const char *ahead = tile->ahead;
     const size_t ahead_step = tile->ahead_step;
     const size_t ahead_lines = tile->ahead_lines;
+    const size_t ahead_apart = tile->ahead_apart;
 
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < panels * vectors; v += 2) {
@@ -81,9 +94,9 @@ CK_INLINE TARGET void tile_256(const ck_tile *tile, const int rows, const int pa
         }
     }
     for (size_t fours = tile->inputs / 4; fours > 0; fours--) {
-        for (size_t line = 0; line < ahead_lines; line++) {
+        AS_IT_IS for (size_t line = 0; line < ahead_lines; line++) {
             UNROLL for (int p = 0; p < panels; p++) {
-                _mm_prefetch(ahead + (size_t)p * apart + line * 64, _MM_HINT_T1);
+                prefetch(ahead + (size_t)p * apart + line * ahead_apart, vectors == 2);
             }
         }
         ahead += ahead_step;

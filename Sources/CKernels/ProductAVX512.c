@@ -8,6 +8,11 @@
 
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
+/// Unrolled by the compiler, the loop of prefetches takes registers from the sums.
+#define AS_IT_IS _Pragma("clang loop unroll(disable)")
+
+/// How far ahead a pass calls weights from the second-level cache.
+#define NEAR_BYTES 1024
 
 /// Loads a panel's columns of an input, or its first half, into one register for every sixteen.
 ///
@@ -47,13 +52,40 @@ CK_INLINE TARGET void join(__m512 sums[2]) {
     sums[0] = first;
 }
 
+/// Fetches a line into the first-level cache, or only into the second-level one. Requests for the latter alone may be dropped,
+/// which costs least where the loads are close behind.
+CK_INLINE TARGET void prefetch(const char *line, const int first_level) {
+    if (first_level) {
+        _mm_prefetch(line, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(line, _MM_HINT_T1);
+    }
+}
+
+/// What the weights of a pass are.
+enum {
+    F32,
+    BF16,
+    /// bfloat16 that the pass leaves in float32 for the next ones.
+    WIDENING,
+    /// What it left: the even columns, then the odd ones.
+    WIDENED,
+};
+
+CK_INLINE int is_narrow(int form) { return form == BF16 || form == WIDENING; }
+
 /// Adds the products of input `which`, counted from the current pointers.
 CK_INLINE TARGET void add_input(__m512 sums[CK_MAX_TILE_ROWS][8], const char *const weights[4], const float *x,
-                                const int rows, const int panels, const int vectors, const int bf16, const int which) {
-    const int element = bf16 ? 2 : 4;
+                                float *widened, const int rows, const int panels, const int vectors, const int form,
+                                const int which) {
+    const int element = is_narrow(form) ? 2 : 4;
     __m512 columns[4][2];
     UNROLL for (int p = 0; p < panels; p++) {
-        load_columns(weights[p] + which * CK_PANEL_COLUMNS * element, columns[p], vectors, bf16);
+        load_columns(weights[p] + which * CK_PANEL_COLUMNS * element, columns[p], vectors, is_narrow(form));
+    }
+    if (form == WIDENING) {
+        _mm512_storeu_ps(widened + which * CK_PANEL_COLUMNS, columns[0][0]);
+        _mm512_storeu_ps(widened + which * CK_PANEL_COLUMNS + 16, columns[0][1]);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         const __m512 value = _mm512_set1_ps(x[which * rows + r]);
@@ -68,15 +100,22 @@ CK_INLINE TARGET void add_input(__m512 sums[CK_MAX_TILE_ROWS][8], const char *co
 /// `rows` rows by `panels` panels, or by the first sixteen columns of one, with all sums in registers. The arguments after
 /// `tile` are constants at each call, so that the arrays dissolve into registers.
 CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int panels, const int vectors,
-                               const int bf16) {
+                               const int form) {
     __m512 sums[CK_MAX_TILE_ROWS][8];
     const char *weights[4];
     const float *x = tile->x;
+    float *widened = tile->widened;
+    const int bf16 = is_narrow(form);
+    // Sums lie in the order of the columns while the pass runs.
+    const int parted = form != F32 && vectors == 2;
     const size_t element = bf16 ? 2 : 4;
     const size_t apart = tile->panel_stride * element;
     const char *ahead = tile->ahead;
     const size_t ahead_step = tile->ahead_step;
+    // Bytes between the lines of one panel that the pass reads.
+    const int lines_apart = bf16 || vectors == 2 ? 64 : 128;
     const size_t ahead_lines = tile->ahead_lines;
+    const size_t ahead_apart = tile->ahead_apart;
 
     UNROLL for (int p = 0; p < panels; p++) {
         weights[p] = (const char *)tile->panels + (size_t)p * apart;
@@ -86,34 +125,44 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
             sums[r][v] = tile->from ? _mm512_loadu_ps(tile->from + (size_t)r * tile->from_stride + v * 16)
                                     : _mm512_setzero_ps();
         }
-        UNROLL for (int v = 0; bf16 && vectors == 2 && v < panels * 2; v += 2) {
+        UNROLL for (int v = 0; parted && v < panels * 2; v += 2) {
             part(sums[r] + v);
         }
     }
     for (size_t fours = tile->inputs / 4; fours > 0; fours--) {
-        for (size_t line = 0; line < ahead_lines; line++) {
+        AS_IT_IS for (size_t line = 0; line < ahead_lines; line++) {
             UNROLL for (int p = 0; p < panels; p++) {
-                _mm_prefetch(ahead + (size_t)p * apart + line * 64, _MM_HINT_T1);
+                prefetch(ahead + (size_t)p * apart + line * ahead_apart, panels == 1 || bf16);
             }
         }
         ahead += ahead_step;
+        // What came long before it is used has gone on to the second-level cache.
+        UNROLL for (int at = 0; panels == 1 && at < 4 * CK_PANEL_COLUMNS * (int)element; at += lines_apart) {
+            _mm_prefetch(weights[0] + NEAR_BYTES + at, _MM_HINT_T0);
+        }
         UNROLL for (int which = 0; which < 4; which++) {
-            add_input(sums, weights, x, rows, panels, vectors, bf16, which);
+            add_input(sums, weights, x, widened, rows, panels, vectors, form, which);
         }
         UNROLL for (int p = 0; p < panels; p++) {
             weights[p] += 4 * CK_PANEL_COLUMNS * element;
         }
+        if (form == WIDENING) {
+            widened += 4 * CK_PANEL_COLUMNS;
+        }
         x += 4 * rows;
     }
     for (size_t rest = tile->inputs % 4; rest > 0; rest--) {
-        add_input(sums, weights, x, rows, panels, vectors, bf16, 0);
+        add_input(sums, weights, x, widened, rows, panels, vectors, form, 0);
         UNROLL for (int p = 0; p < panels; p++) {
             weights[p] += CK_PANEL_COLUMNS * element;
+        }
+        if (form == WIDENING) {
+            widened += CK_PANEL_COLUMNS;
         }
         x += rows;
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; bf16 && vectors == 2 && v < panels * 2; v += 2) {
+        UNROLL for (int v = 0; parted && v < panels * 2; v += 2) {
             join(sums[r] + v);
         }
         UNROLL for (int v = 0; v < panels * vectors; v++) {
@@ -129,7 +178,7 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
 
 #define ROWS_CASE(n, panels, vectors)                                                                                  \
     case n:                                                                                                            \
-        tile_512(tile, n, panels, vectors, bf16);                                                                      \
+        tile_512(tile, n, panels, vectors, form);                                                                      \
         break;
 
 #define ALL_ROWS(vectors)                                                                                              \
@@ -146,9 +195,9 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     ROWS_CASE(11, 1, vectors)                                                                                          \
     ROWS_CASE(12, 1, vectors)
 
-CK_INLINE TARGET void run(const ck_tile *tile, size_t rows, size_t panels, const int bf16) {
+CK_INLINE TARGET void run(const ck_tile *tile, size_t rows, size_t panels, const int form) {
     if (panels == 4) {
-        tile_512(tile, 1, 4, 2, bf16);
+        tile_512(tile, 1, 4, 2, form);
     } else if (panels == 2) {
         switch (rows) {
             ROWS_CASE(1, 2, 2)
@@ -163,14 +212,28 @@ CK_INLINE TARGET void run(const ck_tile *tile, size_t rows, size_t panels, const
     }
 }
 
-static TARGET void run_f32(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, 0); }
-static TARGET void run_bf16(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, 1); }
+static TARGET void run_f32(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, F32); }
+static TARGET void run_bf16(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, BF16); }
+
+static TARGET void run_widening(const ck_tile *tile, size_t rows) {
+    const int form = WIDENING;
+    switch (rows) { ALL_ROWS(2) }
+}
+
+static TARGET void run_widened(const ck_tile *tile, size_t rows) {
+    const int form = WIDENED;
+    switch (rows) { ALL_ROWS(2) }
+}
 
 void ck_tile_avx512(const ck_tile *tile, size_t rows, size_t panels, int type) {
-    if (type == CK_TYPE_BF16) {
-        run_bf16(tile, rows, panels);
-    } else {
+    if (type != CK_TYPE_BF16) {
         run_f32(tile, rows, panels);
+    } else if (tile->widened) {
+        run_widening(tile, rows);
+    } else if (tile->is_widened) {
+        run_widened(tile, rows);
+    } else {
+        run_bf16(tile, rows, panels);
     }
 }
 

@@ -42,9 +42,9 @@ CK_INLINE void tile_neon(const ck_tile *tile, const int rows, const int vectors,
     for (size_t k = 0; k < tile->inputs; k++) {
         if (k % 4 == 0) {
             for (size_t line = 0; line < tile->ahead_lines; line++) {
-                __builtin_prefetch(ahead + line * 64);
+                __builtin_prefetch(ahead + line * tile->ahead_apart);
                 if (vectors == 16) {
-                    __builtin_prefetch(ahead + tile->panel_stride * element + line * 64);
+                    __builtin_prefetch(ahead + tile->panel_stride * element + line * tile->ahead_apart);
                 }
             }
             ahead += tile->ahead_step;

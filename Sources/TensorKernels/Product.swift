@@ -87,15 +87,23 @@ public struct Product {
         return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
     }
 
+    /// Rows for each thread from which a product is shared by rows, not by panels.
+    ///
+    /// A thread then lays out its own rows alone. They fill groups of their own, so all threads together read the weights no more
+    /// often.
+    fileprivate static let leastSharedRows = 128
+
     /// Computes the columns of some panels on the calling thread.
     ///
     /// - Parameters:
     ///   - panels: Which panels.
+    ///   - rows: Which rows; all where omitted. int8 products compute all.
     ///   - level: The instruction set.
     ///   - scratch: `Product.scratchFloats` floats that nothing else uses meanwhile.
     ///   - quantized: The quantised input, which int8 weights need.
     func compute(
         panels: Range<Int>,
+        rows: Range<Int>? = nil,
         level: KernelLevel,
         scratch: UnsafeMutablePointer<Float>,
         quantized: UnsafeRawPointer? = nil
@@ -107,6 +115,7 @@ public struct Product {
             self.computeInt8(panels: panels, from: quantized, level: level)
             return
         }
+        let rows = rows ?? 0..<self.rows
         ck_product(
             level.rawValue,
             self.matrix.storage,
@@ -115,10 +124,10 @@ public struct Product {
             self.matrix.outputs,
             panels.lowerBound,
             panels.upperBound,
-            self.input,
+            self.input + rows.lowerBound * self.inputStride,
             self.inputStride,
-            self.rows,
-            self.output,
+            rows.count,
+            self.output + rows.lowerBound * self.outputStride,
             self.outputStride,
             self.relu ? 1 : 0,
             scratch
@@ -228,7 +237,8 @@ extension WorkPool {
                 WorkPauses.leastPanels * panel
             )
             for start in stride(from: 0, to: total, by: step) {
-                self.run(products, costs: start..<min(start + step, total), parts: parts, level: level, quantized: base)
+                let costs = start..<min(start + step, total)
+                self.run(products, costs: costs, parts: parts, byRows: false, level: level, quantized: base)
                 pauses.pause()
             }
             return
@@ -247,18 +257,28 @@ extension WorkPool {
             }
             return
         }
-        self.run(products, costs: 0..<total, parts: parts, level: level, quantized: base)
+        self.run(products, costs: 0..<total, parts: parts, byRows: true, level: level, quantized: base)
     }
 
-    /// Computes the panels that start in a range of the products' cost.
+    /// Computes the panels that start in a range of the products' cost, or the rows where those are many.
     private func run(
         _ products: UnsafeBufferPointer<Product>,
         costs: Range<Int>,
         parts: Int,
+        byRows: Bool,
         level: KernelLevel,
         quantized base: UnsafeRawPointer?
     ) {
-        let work = ProductShare(products: products, costs: costs, parts: parts, level: level, base: base, pool: self)
+        let leastRows = byRows ? Product.leastSharedRows * parts : Int.max
+        let work = ProductShare(
+            products: products,
+            costs: costs,
+            parts: parts,
+            leastRows: leastRows,
+            level: level,
+            base: base,
+            pool: self
+        )
         withUnsafePointer(to: work) { work in
             self.run(parts, context: work) { context, range in
                 let work = context.assumingMemoryBound(to: ProductShare.self).pointee
@@ -268,12 +288,14 @@ extension WorkPool {
     }
 }
 
-/// Panels of some products, divided into parts of about the same cost.
+/// Panels or rows of some products, divided into parts of about the same cost.
 private struct ProductShare {
     let products: UnsafeBufferPointer<Product>
-    /// The panels are those that start in this range of the products' cost.
+    /// The panels or rows are those that start in this range of the products' cost.
     let costs: Range<Int>
     let parts: Int
+    /// Rows from which a product is divided by rows.
+    let leastRows: Int
     let level: KernelLevel
     /// The quantised inputs, where there are any.
     let base: UnsafeRawPointer?
@@ -286,15 +308,24 @@ private struct ProductShare {
         var inputs = QuantizedInputs()
         for product in self.products where product.rows > 0 {
             let quantized = inputs.place(of: product, in: self.base)
-            let cost = product.panelCost
-            let count = product.matrix.panelCount
-            // A panel belongs to the part whose share of the cost it starts in.
+            let panels = product.matrix.panelCount
+            let whole = product.panelCost * panels
+            let isByRows = product.rows >= self.leastRows && product.matrix.dtype != .int8
+            let count = isByRows ? product.rows : panels
+            let cost = max(whole / count, 1)
+            // A panel or row belongs to the part whose share of the cost it starts in.
             let first = min(max((low - start + cost - 1) / cost, 0), count)
             let last = min(max((high - start + cost - 1) / cost, 0), count)
             if first < last {
-                product.compute(panels: first..<last, level: self.level, scratch: scratch, quantized: quantized)
+                product.compute(
+                    panels: isByRows ? 0..<panels : first..<last,
+                    rows: isByRows ? first..<last : nil,
+                    level: self.level,
+                    scratch: scratch,
+                    quantized: quantized
+                )
             }
-            start += cost * count
+            start += whole
         }
     }
 }

@@ -250,4 +250,27 @@ struct PackedProductTests {
             #expect(bits(output.values) == bits(values))
         }
     }
+
+    @Test("shares products of many rows by rows without changing a bit", arguments: [1, 2, 3])
+    func sharedRows(threads: Int) {
+        var numbers = NumberSource(seed: 9)
+        let pool = WorkPool(threads: threads)
+        let inputs = 40
+        let x = FloatMatrix(numbers.floats(700 * inputs), rows: 700, columns: inputs)
+        var products: [Product] = []
+        var outputs: [FloatMatrix] = []
+        var expected: [[Float]] = []
+        // 256 rows for two threads and 384 for three are the fewest that are shared by rows.
+        for (width, rows) in [(70, 700), (200, 255), (33, 256), (1, 384), (64, 12), (45, 383)] {
+            let matrix = self.pack(numbers.floats(width * inputs), outputs: width, inputs: inputs)
+            let output = FloatMatrix(rows: rows, columns: width)
+            products.append(Product(matrix, input: x.pointer, rows: rows, output: output.pointer, relu: rows % 2 == 0))
+            outputs.append(output)
+            expected.append(self.multiply(matrix, x.values, rows: rows, relu: rows % 2 == 0, level: .scalar))
+        }
+        pool.run(products)
+        for (output, values) in zip(outputs, expected) {
+            #expect(bits(output.values) == bits(values))
+        }
+    }
 }

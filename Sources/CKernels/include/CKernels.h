@@ -22,9 +22,9 @@ extern "C" {
 /// Columns in one panel of a packed matrix.
 #define CK_PANEL_COLUMNS 32
 
-/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache along with a panel's
-/// slice.
-#define CK_SCRATCH_FLOATS (112 * 1024)
+/// Floats of scratch memory that a product of several rows needs: inputs, which stay in the L2 cache along with two slices of
+/// weights, sums between slices, and a slice of widened weights.
+#define CK_SCRATCH_FLOATS (128 * 1024)
 
 /// Inputs of a column that lie side by side in an int8 panel.
 #define CK_INT8_GROUP 4
