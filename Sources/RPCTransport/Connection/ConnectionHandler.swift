@@ -65,6 +65,11 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var isFlushScheduled = false
     private var isFlushing = false
     private var isClosing = false
+    /// The memory of the last events and of the last output, for the next ones.
+    private var eventList: [HTTP2Event] = []
+    private var outputList: [ByteBuffer] = []
+    /// Flushes in the next turn of the loop; made once, and gone with the connection.
+    private var flushLater: (@Sendable () -> Void)?
     private var endReason: String?
     /// What the peer sent first: it tells TLS from HTTP/2.
     private var firstBytes: UInt16?
@@ -112,13 +117,9 @@ final class ConnectionHandler: ChannelInboundHandler {
 
     /// Schedules queued output to be written at the end of this turn of the loop.
     func setNeedsFlush() {
-        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, self.context != nil else { return }
+        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, let flushLater = self.flushLater else { return }
         self.isFlushScheduled = true
-        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.eventLoop.execute {
-            bound.value.isFlushScheduled = false
-            bound.value.flush()
-        }
+        self.eventLoop.execute(flushLater)
     }
 
     /// Closes the connection without waiting for anything.
@@ -190,6 +191,11 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func begin(context: ChannelHandlerContext) {
         guard self.context == nil, self.endReason == nil else { return }
         self.context = context
+        let handler = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.flushLater = {
+            handler.value.isFlushScheduled = false
+            handler.value.flush()
+        }
         self.role.connectionBegan(self)
         if self.holdsOutput {
             let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
@@ -206,6 +212,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func end() {
         guard self.context != nil else { return }
         self.context = nil
+        // It refers to this handler.
+        self.flushLater = nil
         self.holdTimer?.cancel()
         self.isClosing = true
         self.watchTimer?.cancel()
@@ -217,8 +225,13 @@ final class ConnectionHandler: ChannelInboundHandler {
     @discardableResult
     private func dispatchEvents() -> Bool {
         guard self.codec.hasEvents else { return false }
+        // Taken out of the handler, since what an event leads to may come here again.
+        var events: [HTTP2Event] = []
+        swap(&events, &self.eventList)
+        defer { swap(&events, &self.eventList) }
         while self.codec.hasEvents {
-            for event in self.codec.takeEvents() {
+            self.codec.takeEvents(into: &events)
+            for event in events {
                 switch event {
                 case .settings: self.watch.peerSettingsArrived()
                 case .settingsAcknowledged: self.watch.ownSettingsAcknowledged()
@@ -226,6 +239,8 @@ final class ConnectionHandler: ChannelInboundHandler {
                 }
                 self.role.handle(event)
             }
+            // What they carried is free for the next.
+            events.removeAll(keepingCapacity: true)
         }
         return true
     }
@@ -234,9 +249,12 @@ final class ConnectionHandler: ChannelInboundHandler {
         guard let context = self.context, !self.isFlushing, !self.isClosing, !self.holdsOutput else { return }
         self.isFlushing = true
         var unflushed = false
+        var output: [ByteBuffer] = []
+        swap(&output, &self.outputList)
+        defer { swap(&output, &self.outputList) }
         while context.channel.isWritable {
             self.role.turnEnded()
-            let output = self.codec.takeOutput(limitBytes: Self.outputChunkBytes)
+            self.codec.takeOutput(limitBytes: Self.outputChunkBytes, into: &output)
             let dispatched = self.dispatchEvents()
             if output.isEmpty {
                 // Events can have led to new commands; without any, nothing more will come.
@@ -244,6 +262,8 @@ final class ConnectionHandler: ChannelInboundHandler {
             }
             for buffer in output { context.write(self.wrapOutboundOut(buffer), promise: nil) }
             self.traffic?.sent(output.reduce(0) { $0 + $1.readableBytes })
+            // The socket alone refers to them now, and lets go of them once they are written.
+            output.removeAll(keepingCapacity: true)
             unflushed = true
             if !context.channel.isWritable {
                 context.flush()
