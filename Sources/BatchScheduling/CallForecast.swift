@@ -17,6 +17,26 @@ struct CallForecast: Sendable {
         var layer: SparseLayer?
         var answered: ContinuousClock.Instant
         var habits: [SparseLayer: Habit] = [:]
+
+        mutating func called(_ layer: SparseLayer, now: ContinuousClock.Instant) {
+            if self.unanswered == 0, let last = self.layer {
+                let time = max(0, self.answered.duration(to: now) / .nanoseconds(1))
+                var habit = self.habits[last] ?? Habit(next: layer, nanoseconds: time)
+                if habit.next == layer {
+                    habit.nanoseconds += CallForecast.weight * (time - habit.nanoseconds)
+                } else {
+                    habit = Habit(next: layer, nanoseconds: time)
+                }
+                self.habits[last] = habit
+            }
+            self.layer = layer
+            self.unanswered += 1
+        }
+
+        mutating func ended(now: ContinuousClock.Instant) {
+            self.unanswered -= 1
+            self.answered = now
+        }
     }
 
     /// Weight of a new time in the average.
@@ -38,29 +58,18 @@ struct CallForecast: Sendable {
 
     /// Records a queued call.
     mutating func called(_ name: String, layer: SparseLayer, now: ContinuousClock.Instant) {
-        if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
+        if self.sources.count >= Self.sourcesToKeep, self.sources[name] == nil {
             self.sources = self.sources.filter {
                 $0.value.unanswered > 0 || $0.value.answered.duration(to: now) < Self.memory
             }
         }
-        var source = self.sources[name] ?? Source(answered: now)
-        if source.unanswered == 0, let last = source.layer {
-            let time = max(0, source.answered.duration(to: now) / .nanoseconds(1))
-            if let habit = source.habits[last], habit.next == layer {
-                source.habits[last]?.nanoseconds += Self.weight * (time - habit.nanoseconds)
-            } else {
-                source.habits[last] = Habit(next: layer, nanoseconds: time)
-            }
-        }
-        source.layer = layer
-        source.unanswered += 1
-        self.sources[name] = source
+        self.sources[name, default: Source(answered: now)].called(layer, now: now)
     }
 
     /// Records the end of a queued call: it was computed, it expired, or its caller left.
     mutating func ended(_ name: String, now: ContinuousClock.Instant) {
-        self.sources[name]?.unanswered -= 1
-        self.sources[name]?.answered = now
+        guard let source = self.sources[name] else { return }
+        self.sources[name, default: source].ended(now: now)
     }
 
     /// Until when it is worthwhile to wait for more calls for a layer.

@@ -51,13 +51,14 @@ public struct FairTurns: Sendable {
     ///   - now: The current time.
     /// - Returns: The source's waiting work, without this call.
     public mutating func arrived(_ name: String, now: ContinuousClock.Instant) -> (calls: Int, rows: Int) {
-        if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
+        if self.sources.count >= Self.sourcesToKeep, self.sources[name] == nil {
             self.sources = self.sources.filter {
                 $0.value.waitingCalls > 0 || $0.value.lastArrival.duration(to: now) < Self.memory
             }
         }
-        let source = self.sources[name, default: Source(lastArrival: now)]
-        self.sources[name, default: source].lastArrival = now
+        var source = self.sources[name] ?? Source(lastArrival: now)
+        source.lastArrival = now
+        self.sources[name] = source
         return (source.waitingCalls, source.waitingRows)
     }
 
@@ -69,11 +70,13 @@ public struct FairTurns: Sendable {
     ///   - rows: What is counted as the source's waiting rows.
     /// - Returns: The turn.
     public mutating func queued(_ name: String, cost: Int, rows: Int = 0) -> Turn {
-        let before = self.sources[name]?.finish ?? 0
-        let start = max(self.virtualTime, before)
-        self.sources[name]?.finish = start + UInt64(max(0, cost))
-        self.sources[name]?.waitingCalls += 1
-        self.sources[name]?.waitingRows += rows
+        var start = self.virtualTime
+        self.change(name) { source in
+            start = max(start, source.finish)
+            source.finish = start + UInt64(max(0, cost))
+            source.waitingCalls += 1
+            source.waitingRows += rows
+        }
         self.arrivals += 1
         return Turn(start: start, arrival: self.arrivals)
     }
@@ -84,8 +87,10 @@ public struct FairTurns: Sendable {
     ///   - name: The source.
     ///   - rows: The rows it was queued with.
     public mutating func left(_ name: String, rows: Int = 0) {
-        self.sources[name]?.waitingCalls -= 1
-        self.sources[name]?.waitingRows -= rows
+        self.change(name) { source in
+            source.waitingCalls -= 1
+            source.waitingRows -= rows
+        }
     }
 
     /// A call cost less than was expected of it: the source's later calls come that much earlier.
@@ -95,9 +100,11 @@ public struct FairTurns: Sendable {
     ///   - cost: What it did not cost.
     ///   - last: The source's last turn that still waits; later calls do not come before it.
     public mutating func credited(_ name: String, cost: Int, after last: Turn? = nil) {
-        guard cost > 0, let finish = self.sources[name]?.finish else { return }
-        let credit = UInt64(cost)
-        self.sources[name]?.finish = max(finish > credit ? finish - credit : 0, self.virtualTime, last?.start ?? 0)
+        guard cost > 0 else { return }
+        let (credit, earliest) = (UInt64(cost), max(self.virtualTime, last?.start ?? 0))
+        self.change(name) { source in
+            source.finish = max(source.finish > credit ? source.finish - credit : 0, earliest)
+        }
     }
 
     /// Starts the call with this turn, the earliest of all.
@@ -124,6 +131,15 @@ public struct FairTurns: Sendable {
         self.sources.values.reduce(0) {
             $0 + ($1.waitingCalls > 0 || $1.lastArrival.duration(to: now) < time ? 1 : 0)
         }
+    }
+
+    /// Changes what is known of a source; one that is forgotten stays so.
+    ///
+    /// It is copied out and back: to change it in place through the optional that the dictionary gives takes eight allocations.
+    private mutating func change(_ name: String, _ body: (inout Source) -> Void) {
+        guard var source = self.sources[name] else { return }
+        body(&source)
+        self.sources[name] = source
     }
 
     // MARK: - Rules

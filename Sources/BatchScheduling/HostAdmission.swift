@@ -33,8 +33,8 @@ package struct HostAdmission: Sendable {
 
     /// A pass that is being computed.
     struct Computing {
-        let pass: Pass
-        let calls: [Call]
+        var pass: Pass
+        var calls: [Call]
         let namedExperts: Int
         let start: ContinuousClock.Instant
         /// How much of its time went to passes beside it.
@@ -79,6 +79,9 @@ package struct HostAdmission: Sendable {
     private(set) var computing: Computing?
     /// Served calls that are computed in a pause of `computing`, which trains.
     private(set) var beside: Computing?
+    /// The lists of the last pass, emptied, for the next one.
+    private var emptyIDs: [CallID] = []
+    private var emptyCalls: [Call] = []
     private var lastServed: ContinuousClock.Instant?
     private var nextID: UInt64 = 0
 
@@ -243,7 +246,7 @@ package struct HostAdmission: Sendable {
     ///   - expertReads: Experts whose weights were read.
     ///   - now: The current time.
     package mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
-        guard let computing = self.beside ?? self.computing else {
+        guard var computing = self.beside ?? self.computing else {
             preconditionFailure("nothing is being computed")
         }
         for call in computing.calls {
@@ -262,6 +265,10 @@ package struct HostAdmission: Sendable {
         self.totals.rows += UInt64(computing.pass.rows)
         self.totals.namedExperts += UInt64(computing.namedExperts)
         self.totals.expertReads += UInt64(expertReads)
+        computing.pass.calls.removeAll(keepingCapacity: true)
+        computing.calls.removeAll(keepingCapacity: true)
+        swap(&self.emptyIDs, &computing.pass.calls)
+        swap(&self.emptyCalls, &computing.calls)
     }
 
     /// Announces from now on that the host is leaving; calls that still arrive are accepted.
@@ -346,25 +353,28 @@ package struct HostAdmission: Sendable {
     }
 
     private mutating func takePass(lead: Entry, now: ContinuousClock.Instant) -> Computing {
-        var pass = Pass(calls: [lead.id], rows: lead.call.rows)
+        var pass = Pass(calls: [], rows: lead.call.rows)
+        var calls: [Call] = []
+        swap(&pass.calls, &self.emptyIDs)
+        swap(&calls, &self.emptyCalls)
+        pass.calls.append(lead.id)
+        calls.append(lead.call)
         var experts = lead.call.experts
-        var taken = [lead]
+        self.left(lead)
         let companions = self.queue.filter { $0.call.fits(lead.call) && $0.id != lead.id }
             .sorted { $0.turn < $1.turn }
         for entry in companions where pass.rows + entry.call.rows <= self.batching.rows {
             pass.calls.append(entry.id)
             pass.rows += entry.call.rows
             experts += entry.call.experts
-            taken.append(entry)
-        }
-        for entry in taken {
+            calls.append(entry.call)
             self.left(entry)
         }
         if let wait = self.wait {
-            self.patience.waited(broughtCompanions: taken.count > wait.calls)
+            self.patience.waited(broughtCompanions: calls.count > wait.calls)
             self.wait = nil
         }
-        if taken.count == 1 {
+        if calls.count == 1 {
             self.queue.removeAll { $0.id == lead.id }
         } else {
             let ids = Set(pass.calls)
@@ -373,7 +383,7 @@ package struct HostAdmission: Sendable {
         self.turns.began(lead.turn)
         return Computing(
             pass: pass,
-            calls: taken.map(\.call),
+            calls: calls,
             namedExperts: experts,
             start: now
         )

@@ -72,7 +72,7 @@ extension ExpertPools {
     mutating func startWitness(
         in pool: Int,
         like first: Int,
-        excluding excluded: [Int],
+        excluding excluded: ShortList<Int>,
         load: CallLoad,
         now: ContinuousClock.Instant
     ) -> Int? {

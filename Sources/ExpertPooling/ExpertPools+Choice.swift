@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Why no replica could be chosen for a call.
 enum NoReplica: Error, Sendable, Hashable {
     /// No replica of the pool is ready.
@@ -41,7 +43,7 @@ extension ExpertPools {
     /// - Returns: The replica's slot, or why there is none.
     mutating func startAttempt(
         in pool: Int,
-        excluding excluded: [Int],
+        excluding excluded: ShortList<Int>,
         preferring preferred: Int? = nil,
         load: CallLoad,
         now: ContinuousClock.Instant
@@ -63,6 +65,14 @@ extension ExpertPools {
         if let preferred, candidates.contains(preferred), self.isFree(preferred, now: now), self.isLocal(preferred) {
             self.start(preferred, load)
             return .success(preferred)
+        }
+        // One candidate needs no list of those that are free.
+        if candidates.count == 1, let only = candidates.first {
+            if self.isFree(only, now: now) {
+                self.start(only, load)
+                return .success(only)
+            }
+            return .failure(.allBusy(until: self.replicas[only].notBefore.flatMap { $0 > now ? $0 : nil }))
         }
         var free: [Int] = []
         var earliest: ContinuousClock.Instant?
@@ -110,7 +120,7 @@ extension ExpertPools {
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
     /// - Returns: Slots.
-    func candidates(in pool: Int, excluding excluded: [Int]) -> [Int] {
+    func candidates(in pool: Int, excluding excluded: ShortList<Int>) -> [Int] {
         let all = self.pools[pool].ready
         let ready = excluded.isEmpty ? all : all.filter { !excluded.contains($0) }
         guard ready.isEmpty else { return ready }

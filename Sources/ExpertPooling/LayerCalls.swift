@@ -35,8 +35,8 @@ public struct LayerCalls: Sendable {
         let preferredSlot: Int?
         let kind: CallClass
         var phase = Phase.out
-        var out: [Attempt] = []
-        var tried: [Int] = []
+        var out = ShortList<Attempt>()
+        var tried = ShortList<Int>()
         /// Attempts so far, including hedges.
         var made = 0
         /// Attempts so far, not counting hedges.
@@ -55,12 +55,12 @@ public struct LayerCalls: Sendable {
     }
 
     /// The layer.
-    public let layer: SparseLayer
+    public private(set) var layer: SparseLayer
     /// When the layer stops waiting, whatever its attempts.
-    public let deadline: ContinuousClock.Instant
-    private let policy: LayerPolicy
+    public private(set) var deadline: ContinuousClock.Instant
+    private var policy: LayerPolicy
     /// When the runner computes rows of audited calls itself.
-    let recomputes: RecomputePolicy
+    private(set) var recomputes: RecomputePolicy
     /// How often a call may be sent, hedges not counted.
     var attemptLimit: Int { self.policy.attempts }
     /// The time from the layer's dispatch to its deadline.
@@ -86,6 +86,25 @@ public struct LayerCalls: Sendable {
         self.deadline = deadline
         self.policy = policy
         self.recomputes = recomputes
+    }
+
+    /// Makes the machine of a layer that is over, or was abandoned, that of another one, in the same memory.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - deadline: When the layer stops waiting.
+    ///   - policy: How often to try until then.
+    ///   - recomputes: When the runner follows ``LayerAction/recompute(call:)``.
+    public mutating func restart(
+        layer: SparseLayer,
+        deadline: ContinuousClock.Instant,
+        policy: LayerPolicy,
+        recomputes: RecomputePolicy
+    ) {
+        var calls = self.calls
+        self = LayerCalls(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)
+        calls.removeAll(keepingCapacity: true)
+        self.calls = calls
     }
 
     /// Whether every call has ended.

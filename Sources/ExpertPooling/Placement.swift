@@ -124,6 +124,7 @@ public struct PlacementTable: Sendable, Equatable {
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
         let own = self.own[layer] ?? []
         let extras = self.extras[layer] ?? [:]
+        if extras.isEmpty { return self.ownAssignments(of: groups, own) }
         // Each pool's groups, by its index among the names.
         var parts = [[PoolAssignment.Group]](repeating: [], count: self.names.count)
         var shared: [(group: PoolAssignment.Group, pools: [Int32])] = []
@@ -158,6 +159,37 @@ public struct PlacementTable: Sendable, Equatable {
             calls.append(PoolAssignment(pool: self.names[index], groups: parts[index]))
         }
         calls.sort { $0.pool < $1.pool }
+        return (calls, unplaced)
+    }
+
+    /// Splits a layer's rows where each expert is on one pool, without a list for each pool that there is.
+    private func ownAssignments(
+        of groups: [(expert: Int, rows: Int)],
+        _ own: [Int32]
+    ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
+        var calls: [PoolAssignment] = []
+        calls.reserveCapacity(min(groups.count, self.names.count))
+        var unplaced: [Range<Int>] = []
+        withUnsafeTemporaryAllocation(of: Int.self, capacity: self.names.count) { places in
+            // The call of each pool; -1 where there is none yet.
+            places.initialize(repeating: -1)
+            var row = 0
+            for group in groups where group.rows > 0 {
+                let rows = row..<(row + group.rows)
+                row = rows.upperBound
+                let pool = own.indices.contains(group.expert) ? Int(own[group.expert]) : -1
+                guard pool >= 0 else {
+                    unplaced.append(rows)
+                    continue
+                }
+                if places[pool] < 0 {
+                    places[pool] = calls.count
+                    calls.append(PoolAssignment(pool: self.names[pool]))
+                }
+                calls[places[pool]].groups.append(.init(expert: group.expert, rows: rows))
+            }
+        }
+        if calls.count > 1 { calls.sort { $0.pool < $1.pool } }
         return (calls, unplaced)
     }
 

@@ -3,9 +3,11 @@
 internal import Checkpoints
 internal import NIOCore
 internal import RPCCore
+internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import SwitchyardTypes
+internal import Synchronization
 internal import TensorKernels
 
 /// Computes a pass on the compute thread: experts' feed-forwards, or gradients through them, from the received bytes into the replies' bytes.
@@ -13,7 +15,7 @@ struct ExpertCompute: Sendable {
     /// The result of a pass.
     struct Outcome: Sendable {
         /// For each call, its output rows or its error.
-        var outputs: [Result<ByteBuffer, RPCError>]
+        var outputs: ShortList<Result<ByteBuffer, RPCError>>
         /// Experts whose weights were read.
         var expertReads: Int
     }
@@ -22,6 +24,19 @@ struct ExpertCompute: Sendable {
 
     /// Elements of one token, the model's width.
     let modelWidth: Int
+
+    /// The memory of the last answers, for the next ones.
+    private let memory = OutputMemory()
+
+    init(experts: LocalExperts, modelWidth: Int) {
+        self.experts = experts
+        self.modelWidth = modelWidth
+    }
+
+    /// Memory of outputs, which are filled one pass after another.
+    private final class OutputMemory: Sendable {
+        let shelf = Mutex(BufferShelf(count: 2, limitBytes: 1 << 16))
+    }
 
     /// Computes the calls of one pass.
     ///
@@ -34,16 +49,16 @@ struct ExpertCompute: Sendable {
     ///   - pauses: Where to pause; nowhere if nil.
     /// - Returns: The output rows of each call. Values that are not finite are among them as they are: they are the
     ///   sign by which a caller knows the rows that failed, and its other rows are good.
-    func compute(_ jobs: [ForwardJob], pauses: WorkPauses?) -> Outcome {
-        if jobs.first?.work.isBackward == true {
-            let batch = ForwardBatch(jobs.map(\.work.groups))
-            return Outcome(outputs: self.computeGradients(jobs, batch, pauses), expertReads: batch.groups.count)
+    func compute(_ jobs: some Collection<ForwardJob>, pauses: WorkPauses?) -> Outcome {
+        if jobs.count == 1, let job = jobs.first, !job.work.isBackward {
+            return Outcome(outputs: ShortList(self.computeOne(job, pauses)), expertReads: job.work.groups.count)
         }
-        if jobs.count == 1, let job = jobs.first {
-            return Outcome(outputs: [self.computeOne(job, pauses)], expertReads: job.work.groups.count)
-        }
+        let jobs = Array(jobs)
         let batch = ForwardBatch(jobs.map(\.work.groups))
-        return Outcome(outputs: self.computeTogether(jobs, batch, pauses), expertReads: batch.groups.count)
+        let outputs =
+            jobs.first?.work.isBackward == true
+            ? self.computeGradients(jobs, batch, pauses) : self.computeTogether(jobs, batch, pauses)
+        return Outcome(outputs: ShortList(contentsOf: outputs), expertReads: batch.groups.count)
     }
 
     private func computeOne(_ job: ForwardJob, _ pauses: WorkPauses?) -> Result<ByteBuffer, RPCError> {
@@ -51,7 +66,7 @@ struct ExpertCompute: Sendable {
             return self.computeWidened(job, pauses)
         }
         let byteCount = self.byteCount(of: job.work)
-        var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
+        var outputs = self.memory.shelf.withLock { $0.take(capacity: byteCount) }
         var failure: RPCError?
         outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             job.withUnsafeTokens { tokens in
@@ -63,7 +78,9 @@ struct ExpertCompute: Sendable {
             }
             return failure == nil ? byteCount : 0
         }
-        return failure.map { .failure($0) } ?? .success(outputs)
+        if let failure { return .failure(failure) }
+        self.memory.shelf.withLock { $0.keep(outputs) }
+        return .success(outputs)
     }
 
     private func forward(

@@ -20,11 +20,13 @@ final class ExpertRowCounts: Sendable {
     /// - Parameters:
     ///   - jobs: The calls, all of one layer.
     ///   - experts: Experts of a layer.
-    func add(_ jobs: [ForwardJob], experts: Int) {
+    func add(_ jobs: some Collection<ForwardJob>, experts: Int) {
         guard let layer = jobs.first?.work.layer else { return }
         self.rows.withLock { rows in
-            for group in jobs.lazy.flatMap(\.work.groups) where group.expert < experts {
-                rows[layer, default: Array(repeating: 0, count: experts)][group.expert] += UInt64(group.rows)
+            for job in jobs {
+                for group in job.work.groups where group.expert < experts {
+                    rows[layer, default: Array(repeating: 0, count: experts)][group.expert] += UInt64(group.rows)
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchyardProtos
+internal import Synchronization
 internal import Telemetry
 
 /// The host's methods on the wire.
@@ -19,6 +20,23 @@ struct ExpertHostService: Sendable {
     /// Computes calls on the event loop; nil leaves all to the compute thread.
     var passes: HostPasses?
     var stages: CallStages?
+    private let envelope = KeptEnvelope()
+
+    init(
+        models: HostModels,
+        queue: ForwardQueue,
+        metrics: ExpertHostMetrics,
+        logger: Logger,
+        passes: HostPasses? = nil,
+        stages: CallStages? = nil
+    ) {
+        self.models = models
+        self.queue = queue
+        self.metrics = metrics
+        self.logger = logger
+        self.passes = passes
+        self.stages = stages
+    }
 
     /// The server's handlers.
     var methods: [ServiceMethod] {
@@ -144,10 +162,22 @@ struct ExpertHostService: Sendable {
         _ message: ByteBuffer,
         isBackward: Bool
     ) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>, model: HostModel) {
-        let result: Result<(ForwardCheck.Work, Range<Int>, HostModel), RPCError> = message.withUnsafeReadableBytes {
-            bytes in
+        // Another event loop may be reading: then this one uses memory of its own.
+        if let result = self.envelope.kept.withLockIfAvailable({ self.read(message, isBackward, into: &$0) }) {
+            return try result.get()
+        }
+        var envelope = ForwardRequestEnvelope()
+        return try self.read(message, isBackward, into: &envelope).get()
+    }
+
+    private func read(
+        _ message: ByteBuffer,
+        _ isBackward: Bool,
+        into envelope: inout ForwardRequestEnvelope
+    ) -> Result<(work: ForwardCheck.Work, tensor: Range<Int>, model: HostModel), RPCError> {
+        message.withUnsafeReadableBytes { bytes in
             do {
-                let (envelope, tensor) = try ForwardRequestEnvelope.parse(bytes, isBackward: isBackward)
+                let tensor = try envelope.read(bytes, isBackward: isBackward)
                 let model = self.models.model(envelope.modelFingerprint)
                 let work = try model.check.check(envelope, tensorByteCount: tensor.count, isBackward: isBackward)
                 return .success((work, tensor, model))
@@ -157,7 +187,11 @@ struct ExpertHostService: Sendable {
                 return .failure(error as? RPCError ?? RPCError(.internal, "\(error)"))
             }
         }
-        return try result.get()
+    }
+
+    /// The memory in which calls are read.
+    final class KeptEnvelope: Sendable {
+        let kept = Mutex(ForwardRequestEnvelope())
     }
 }
 

@@ -157,7 +157,7 @@ struct ForwardCheck: Sendable {
         guard shape.count == 2, Int(shape[0]) == sent, Int(shape[1]) == self.modelWidth else {
             throw RPCError(
                 .invalidArgument,
-                "\(field).shape is \(shape.prefix(8)); from the groups' rows\(isBackward ? ", each with a gradient," : "") and "
+                "\(field).shape is \(shape); from the groups' rows\(isBackward ? ", each with a gradient," : "") and "
                     + "the model's width it must be [\(sent), \(self.modelWidth)]"
             )
         }

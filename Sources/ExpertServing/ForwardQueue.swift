@@ -141,15 +141,14 @@ final class ForwardQueue: Sendable {
 
     /// Takes the call that was just queued, to compute it on the thread that received it.
     ///
-    /// - Returns: The call's pass; nil if the compute thread, which is woken, has to see to what waits.
-    func takeAtOnce() -> [ForwardJob]? {
-        var jobs: [ForwardJob]?
+    /// - Returns: The call, which is a pass by itself; nil if the compute thread, which is woken, has to see to what waits.
+    func takeAtOnce() -> ForwardJob? {
+        var job: ForwardJob?
         self.state.wake { state in
-            jobs = state.admission.nextAtOnce(now: .now)
-                .map { $0.calls.compactMap { state.jobs.removeValue(forKey: $0) } }
-            return jobs == nil && state.admission.waitingCalls > 0
+            if let id = state.admission.nextAtOnce(now: .now)?.calls.first { job = state.jobs.removeValue(forKey: id) }
+            return job == nil && state.admission.waitingCalls > 0
         }
-        return jobs
+        return job
     }
 
     /// Takes served calls to compute in a pause of a pass for a trainer.

@@ -10,6 +10,7 @@ internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import SwitchyardTypes
+internal import Synchronization
 internal import Telemetry
 internal import TensorKernels
 
@@ -23,6 +24,21 @@ final class HostPasses: Sendable {
     private let metrics: ExpertHostMetrics
     private let logger: Logger
     private let stages: CallStages?
+    private let headers = Mutex(HeaderMemory())
+
+    /// The memory in which answers begin.
+    private struct HeaderMemory {
+        var bytes: [UInt8] = []
+        var shelf = BufferShelf(count: 2, limitBytes: 256)
+
+        mutating func header(_ envelope: ForwardResponseEnvelope, tensorByteCount: Int) -> ByteBuffer {
+            envelope.writeHeader(tensorByteCount: tensorByteCount, to: &self.bytes)
+            var header = self.shelf.take(capacity: self.bytes.count)
+            header.writeBytes(self.bytes)
+            self.shelf.keep(header)
+            return header
+        }
+    }
 
     init(
         queue: ForwardQueue,
@@ -40,8 +56,9 @@ final class HostPasses: Sendable {
 
     /// Computes the call that the calling event loop has just queued, if it may.
     func computeAtOnce() {
-        guard let jobs = self.queue.takeAtOnce() else { return }
-        self.compute(jobs, CourtesyOfThread(), atOnce: true)
+        guard let job = self.queue.takeAtOnce() else { return }
+        // What an event loop computes is served, and pauses for nothing.
+        self.compute(CollectionOfOne(job), nil, atOnce: true)
     }
 
     /// Computes served calls in a pause of a pass for a trainer.
@@ -66,19 +83,20 @@ final class HostPasses: Sendable {
     ///
     /// - Parameters:
     ///   - jobs: The calls, at least one.
-    ///   - courtesy: The thread's.
+    ///   - courtesy: The thread's, for passes that may pause.
     ///   - atOnce: Whether an event loop took them (``ForwardQueue/takeAtOnce()``).
-    func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread, atOnce: Bool = false) {
+    func compute(_ jobs: some Collection<ForwardJob>, _ courtesy: CourtesyOfThread?, atOnce: Bool = false) {
         guard let kind = jobs.first?.kind, let model = jobs.first?.model else { return }
         let start = ContinuousClock.now
         self.pool.expectWork()
         self.stages?.mark(.begun)
+        let outcome: ExpertCompute.Outcome
         var pauseTime = Duration.zero
-        let isServing = self.queue.isServing
-        let pauses =
-            kind == .serving
-            ? nil : WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
-        let outcome = model.compute.compute(jobs, pauses: pauses)
+        if kind != .serving, let courtesy {
+            (outcome, pauseTime) = self.computeWithPauses(jobs, model, courtesy)
+        } else {
+            outcome = model.compute.compute(jobs, pauses: nil)
+        }
         self.stages?.mark(.computed)
         let time = start.duration(to: .now) - pauseTime
         // Update the queue first: a caller with the answer may look at the load.
@@ -104,6 +122,18 @@ final class HostPasses: Sendable {
         )
     }
 
+    /// Computes a pass for a trainer.
+    private func computeWithPauses(
+        _ jobs: some Collection<ForwardJob>,
+        _ model: HostModel,
+        _ courtesy: CourtesyOfThread
+    ) -> (ExpertCompute.Outcome, pauseTime: Duration) {
+        var pauseTime = Duration.zero
+        let isServing = self.queue.isServing
+        let pauses = WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
+        return (model.compute.compute(jobs, pauses: pauses), pauseTime)
+    }
+
     private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
         var outputs = outputs
         if let failure = job.model.mapped.failure {
@@ -113,11 +143,11 @@ final class HostPasses: Sendable {
         switch outputs {
         case .success(let rows):
             let envelope = ForwardResponseEnvelope(
-                outputsShape: [UInt32(job.work.rows), UInt32(job.model.compute.modelWidth)],
+                outputsShape: TensorShape(rows: job.work.rows, columns: job.model.compute.modelWidth),
                 outputsDType: WireDType(job.work.rowType),
                 load: load
             )
-            let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
+            let header = self.headers.withLock { $0.header(envelope, tensorByteCount: rows.readableBytes) }
             let failed = job.model.compute.rowsNotFinite(in: rows, of: job)
             self.metrics.count(failed.isEmpty ? .ok : .failed, job.kind)
             if !failed.isEmpty { self.log(job, failed: failed) }

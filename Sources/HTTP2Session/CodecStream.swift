@@ -24,7 +24,7 @@ final class CodecStream {
         case stored(HTTP2StoredBlock, variable: HTTP2HeaderField?)
     }
 
-    let id: Int32
+    private(set) var id: Int32
     /// The first piece of the body that was not sent yet, and those after it: most bodies have one piece.
     private var front = CodecStream.empty
     private var rest = Line<ByteBuffer>()
@@ -74,6 +74,29 @@ final class CodecStream {
         self.receiveWindow = receiveWindow
     }
 
+    /// Makes a stream that is over, and that nothing refers to any more, a new one.
+    func renew(id: Int32, sendWindow: SendWindow, receiveWindow: ReceiveWindow) {
+        self.dropOutput()
+        self.id = id
+        self.sentBytes = 0
+        self.headersSubmitted = false
+        self.headWasSent = false
+        self.isQueued = false
+        self.isBlocked = false
+        self.isEnded = false
+        self.sendWindow = sendWindow
+        self.receiveWindow = receiveWindow
+        self.expectedBytes = nil
+        self.receivedBytes = 0
+        self.anyBlockSeen = false
+        self.drainMark = nil
+        self.unconsumedBytes = 0
+        self.peerEnded = false
+        self.firstBlockSeen = false
+        self.resetAfterEnd = nil
+        self.closeOrigin = nil
+    }
+
     /// Whether there is something to send, as far as the windows allow.
     var hasOutput: Bool {
         guard self.closeOrigin == nil, !self.isEnded else { return false }
@@ -119,7 +142,7 @@ final class CodecStream {
     func dropOutput() {
         self.head = nil
         self.front = CodecStream.empty
-        self.rest = Line()
+        if !self.rest.isEmpty { self.rest = Line() }
         self.queuedBytes = 0
         self.bodyEnd = .open
     }

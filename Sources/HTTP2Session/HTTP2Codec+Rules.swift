@@ -32,6 +32,11 @@ extension HTTP2Codec {
             }
             queued += stream.queuedBytes
         }
+        for stream in self.endedStreams {
+            if stream.closeOrigin == nil || self.streams[stream.id] === stream {
+                return "stream \(stream.id) is kept for another one, and has not ended"
+            }
+        }
         if queued != self.queuedBytes { return "\(queued) bytes are queued, but \(self.queuedBytes) are counted" }
         if self.uncreditedBytes > self.configuration.connectionWindowBytes,
             !self.configuration.creditsConnectionOnArrival

@@ -41,6 +41,8 @@ public final class HTTP2Codec {
     private(set) var streams = StreamTable<CodecStream>()
     /// The stream that was looked up last: frames of one stream come in a row.
     private var lastStream: CodecStream?
+    /// A few streams that are over, whose objects become new streams.
+    private(set) var endedStreams: [CodecStream] = []
     var events: [HTTP2Event] = []
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
@@ -111,6 +113,8 @@ public final class HTTP2Codec {
     var output: [ByteBuffer] = []
     var scratch = ByteBuffer()
     private var lastScratchBytes = 0
+    /// The memory of the last small output, for the next one once it is written.
+    private var scratchMemory = ByteBuffer()
     var producedBytes = 0
     var outputLimitBytes = Int.max
     var outputIsHeldBack = false
@@ -170,7 +174,7 @@ public final class HTTP2Codec {
         self.input = bytes
         self.receivedBytes &+= bytes.readableBytes
         // A call's frames make about this many events: one allocation instead of one per doubling.
-        if self.events.capacity == 0 { self.events.reserveCapacity(8) }
+        if self.events.capacity == 0 { self.events.reserveCapacity(Self.usualEvents) }
         if !self.isTerminating { bytes.withUnsafeReadableBytes { self.feed($0) } }
         self.input = ByteBuffer()
         self.raisePendingError()
@@ -179,11 +183,25 @@ public final class HTTP2Codec {
 
     /// Takes the events recorded since the last call, oldest first.
     public func takeEvents() -> [HTTP2Event] {
-        guard !self.events.isEmpty else { return [] }
-        let events = self.events
-        self.events = []
+        var events: [HTTP2Event] = []
+        self.takeEvents(into: &events)
         return events
     }
+
+    /// Takes the events recorded since the last call, oldest first, and leaves the list's memory for the next ones.
+    ///
+    /// - Parameter list: Is emptied, and then has the events.
+    package func takeEvents(into list: inout [HTTP2Event]) {
+        list.removeAll(keepingCapacity: list.capacity <= Self.mostKept)
+        if !self.events.isEmpty { swap(&self.events, &list) }
+    }
+
+    /// A stream that ended may be referred to until the next one, so there is more than one.
+    private static let mostEndedStreams = 4
+    private static let usualEvents = 8
+    /// The longest list, and the largest output, of which the memory is kept.
+    private static let mostKept = 64
+    private static let mostKeptBytes = 1 << 14
 
     /// Whether events wait to be taken.
     public var hasEvents: Bool {
@@ -197,6 +215,18 @@ public final class HTTP2Codec {
     /// - Returns: The buffers to write; empty when there is nothing to send at present. When ``outputIsPending`` is true
     ///   afterwards, more can be taken once the socket accepts bytes again.
     public func takeOutput(limitBytes: Int = .max) -> [ByteBuffer] {
+        var output: [ByteBuffer] = []
+        self.takeOutput(limitBytes: limitBytes, into: &output)
+        return output
+    }
+
+    /// Takes bytes for the peer as ``takeOutput(limitBytes:)`` does, and leaves the list's memory for the next ones.
+    ///
+    /// - Parameters:
+    ///   - limitBytes: The mark.
+    ///   - list: Is emptied, and then has the buffers.
+    package func takeOutput(limitBytes: Int, into list: inout [ByteBuffer]) {
+        list.removeAll(keepingCapacity: list.capacity <= Self.mostKept)
         self.producedBytes = 0
         self.outputLimitBytes = limitBytes
         self.outputIsHeldBack = false
@@ -206,9 +236,7 @@ public final class HTTP2Codec {
             self.pumpOutput()
         }
         self.sealScratch()
-        let output = self.output
-        self.output = []
-        return output
+        if !self.output.isEmpty { swap(&self.output, &list) }
     }
 
     /// Whether the last ``takeOutput(limitBytes:)`` stopped at its mark.
@@ -287,13 +315,23 @@ public final class HTTP2Codec {
     func makeStream(_ streamID: Int32) -> CodecStream {
         // Until the peer knows our settings it sends by those that hold before any.
         let window = self.configuration.streamWindowBytes
-        return CodecStream(
-            id: streamID,
-            sendWindow: SendWindow(available: self.peer.initialWindowBytes),
-            receiveWindow: ReceiveWindow(
-                size: self.settingsInFlight == 0 ? window : max(window, HTTP2Codec.firstWindowBytes)
-            )
+        let sendWindow = SendWindow(available: self.peer.initialWindowBytes)
+        let receiveWindow = ReceiveWindow(
+            size: self.settingsInFlight == 0 ? window : max(window, HTTP2Codec.firstWindowBytes)
         )
+        guard let stream = self.takeEnded() else {
+            return CodecStream(id: streamID, sendWindow: sendWindow, receiveWindow: receiveWindow)
+        }
+        stream.renew(id: streamID, sendWindow: sendWindow, receiveWindow: receiveWindow)
+        return stream
+    }
+
+    /// A stream that is over and that no queue refers to any more.
+    private func takeEnded() -> CodecStream? {
+        guard let index = self.endedStreams.indices.last(where: { isKnownUniquelyReferenced(&self.endedStreams[$0]) })
+        else { return nil }
+        self.endedStreams.swapAt(index, self.endedStreams.count - 1)
+        return self.endedStreams.removeLast()
     }
 
     /// A stream is over.
@@ -308,6 +346,7 @@ public final class HTTP2Codec {
         // What still holds the stream must send nothing more on it.
         stream.closeOrigin = origin
         self.sweepQueues()
+        if self.endedStreams.count < Self.mostEndedStreams { self.endedStreams.append(stream) }
         self.events.append(.streamClosed(streamID, code: code, origin: origin))
     }
 
@@ -327,7 +366,9 @@ public final class HTTP2Codec {
     func appendOutput(_ count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Void) {
         if self.scratch.capacity == 0 {
             // As much as the last output took, so that a busy connection does not grow its buffer step by step.
-            self.scratch = ByteBufferAllocator().buffer(capacity: max(512, count, self.lastScratchBytes))
+            swap(&self.scratch, &self.scratchMemory)
+            // Makes a new buffer where the socket still has the last one.
+            self.scratch.clear(minimumCapacity: max(512, count, self.lastScratchBytes))
         }
         self.scratch.writeWithUnsafeMutableBytes(minimumWritableBytes: count) { room in
             write(UnsafeMutableRawBufferPointer(rebasing: room[..<count]))
@@ -350,6 +391,7 @@ public final class HTTP2Codec {
         guard self.scratch.readableBytes > 0 else { return }
         self.lastScratchBytes = min(self.scratch.readableBytes, 1 << 16)
         self.output.append(self.scratch)
+        self.scratchMemory = self.scratch.storageCapacity <= Self.mostKeptBytes ? self.scratch : ByteBuffer()
         self.scratch = ByteBuffer()
     }
 

@@ -107,6 +107,20 @@ struct LayerCallsTests {
         #expect(bench.pools.counts["a"]?.calls == 1)
     }
 
+    @Test("a machine that is restarted is the one that would be made for the layer")
+    func restart() {
+        var bench = Bench(machine())
+        _ = bench.begin(pools: ["a", "a", "a"])
+        _ = bench.failed(first(1), .badReply, at: 0.01)
+        _ = bench.abandon(at: 0.02)
+        let policy = bench.pools.configuration.policy(of: encoderLayer)
+        bench.calls.restart(layer: encoderLayer, deadline: seconds(3), policy: policy, recomputes: .always)
+        let made = LayerCalls(layer: encoderLayer, deadline: seconds(3), policy: policy, recomputes: .always)
+        #expect("\(bench.calls)" == "\(made)")
+        bench.check()
+        #expect(target(bench.begin(at: 1)) != nil)
+    }
+
     @Test("a failed call is retried on the other replica at once", arguments: CallFailure.allCases)
     func retry(failure: CallFailure) throws {
         var bench = Bench(machine())

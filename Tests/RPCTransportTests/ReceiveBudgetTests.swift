@@ -200,12 +200,13 @@ struct ReceiveBudgetLoopbackTests {
     @Test("a prefix takes no memory for the message that it announces")
     func growth() throws {
         var assembler = MessageAssembler(maxMessageBytes: 64 << 20)
+        var memory = MessageAssembler.memory()
         var received: [ByteBuffer] = []
-        try assembler.feed(ByteBuffer(bytes: MessagePrefix(length: 10_000_000).bytes)) { received.append($0.bytes) }
+        try assembler.feed(ByteBuffer(bytes: MessagePrefix(length: 10_000_000).bytes), &memory) { received.append($0.bytes) }
         #expect(assembler.heldBytes == 0)
-        for _ in 0..<9 { try assembler.feed(pattern(1_000_000)) { received.append($0.bytes) } }
+        for _ in 0..<9 { try assembler.feed(pattern(1_000_000), &memory) { received.append($0.bytes) } }
         #expect(assembler.heldBytes == 9_000_000 && received.isEmpty)
-        try assembler.feed(pattern(1_000_000)) { received.append($0.bytes) }
+        try assembler.feed(pattern(1_000_000), &memory) { received.append($0.bytes) }
         #expect(received.map(\.readableBytes) == [10_000_000] && assembler.heldBytes == 0)
     }
 }

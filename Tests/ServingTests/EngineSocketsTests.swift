@@ -152,65 +152,61 @@ struct EngineSocketsTests {
         }
     }
 
-    /// Gives a pool whose one host says what it holds and then never answers.
-    private func withStalledHost(_ body: (PoolSpecification) async throws -> Void) async throws {
+    /// Begins a layer whose one host says what it holds and then never answers.
+    ///
+    /// - Parameters:
+    ///   - body: Gets the layer.
+    ///   - afterwards: Runs when the cluster has ended, and the host has not.
+    private func withStalledLayer(
+        _ body: (any PendingExperts) async throws -> Void,
+        afterwards: () async throws -> Void = {}
+    ) async throws {
+        let loaded = try self.model.load()
         try await withHosts(self.model, pools: 1) { hosts, pools in
             let description = try await withChannel(port: hosts[0].port) { channel in
                 try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
             }
             try await withIllHost(describing: description, .stalls) { port in
-                try await body(
-                    PoolSpecification(name: pools[0].name, targets: [.address(host: "127.0.0.1", port: port)])
-                )
+                let target = PoolTarget.address(host: "127.0.0.1", port: port)
+                try await withRemoteExperts(
+                    [PoolSpecification(name: pools[0].name, targets: [target])],
+                    of: loaded,
+                    deadline: .seconds(600),
+                    configure: { $0.sockets = .engine }
+                ) { experts, _ in
+                    try await body(experts.begin(ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)))
+                }
+                try await afterwards()
             }
         }
     }
 
     @Test("wake the driving thread when another one cancels its layer")
     func cancelled() async throws {
-        let loaded = try self.model.load()
-        try await self.withStalledHost { pool in
-            try await withRemoteExperts(
-                [pool],
-                of: loaded,
-                deadline: .seconds(600),
-                configure: { $0.sockets = .engine }
-            ) { experts, _ in
-                let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
-                let layer = experts.begin(request)
-                async let outcome = onThread { () -> Bool in
-                    do {
-                        _ = try layer.wait()
-                        return false
-                    } catch is StepInterrupted {
-                        return true
-                    }
+        try await self.withStalledLayer { layer in
+            async let outcome = onThread { () -> Bool in
+                do {
+                    _ = try layer.wait()
+                    return false
+                } catch is StepInterrupted {
+                    return true
                 }
-                try await Task.sleep(for: .milliseconds(50))
-                layer.cancel()
-                let wasInterrupted = try await outcome
-                #expect(wasInterrupted)
             }
+            try await Task.sleep(for: .milliseconds(50))
+            layer.cancel()
+            let wasInterrupted = try await outcome
+            #expect(wasInterrupted)
         }
     }
 
     @Test("end with the cluster while a thread waits for a layer")
     func ended() async throws {
-        let loaded = try self.model.load()
         let waiting = Mutex<Task<Int, any Error>?>(nil)
-        try await self.withStalledHost { pool in
-            try await withRemoteExperts(
-                [pool],
-                of: loaded,
-                deadline: .seconds(600),
-                configure: { $0.sockets = .engine }
-            ) { experts, _ in
-                let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 4)
-                let layer = experts.begin(request)
-                let task = Task { try await onThread { try layer.wait().dropped.count } }
-                waiting.withLock { $0 = task }
-                try await Task.sleep(for: .milliseconds(50))
-            }
+        try await self.withStalledLayer { layer in
+            let task = Task { try await onThread { try layer.wait().dropped.count } }
+            waiting.withLock { $0 = task }
+            try await Task.sleep(for: .milliseconds(50))
+        } afterwards: {
             // The cluster has ended: its connections are closed, so the layer's rows have no host.
             let dropped = try await waiting.withLock { $0 }?.value
             let count = try #require(dropped)

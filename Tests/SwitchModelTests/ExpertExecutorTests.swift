@@ -156,6 +156,25 @@ struct ExpertExecutorTests {
         #expect(record.layers.first?.dropped.allSatisfy { $0 == .timeout } == true)
     }
 
+    @Test("a layer's work is waited for once: a second wait is an error in words")
+    func waitedForTwice() throws {
+        let tiny = try TinyModel()
+        let plan = DispatchPlan(
+            choices: [1],
+            probabilities: [1],
+            sequences: [0],
+            expertCount: 5,
+            policy: .unlimited,
+            checkpointCapacity: 0
+        )
+        let layer = SparseLayer(stack: .encoder, block: 1)
+        let hidden = FloatMatrix(rows: 1, columns: 20)
+        let pending = tiny.experts.begin(ExpertLayerRequest(layer: layer, plan: plan, hidden: hidden, sequences: [0]))
+        #expect(try pending.wait().chunks.map(\.rows) == [0..<1])
+        let error = #expect(throws: ExpertError.self) { try pending.wait() }
+        #expect(error?.code == .notBegun)
+    }
+
     @Test("local experts drop rows for experts that they do not hold, and refuse to compute them")
     func notHeld() throws {
         let tiny = try TinyModel()

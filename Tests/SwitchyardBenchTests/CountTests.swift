@@ -72,19 +72,27 @@ struct CountTests {
         [0, 2]
     )
     func stepAllocations(batch: Int, hosts: Int) async throws {
+        let count = try await self.allocations(
+            per: "decoder step",
+            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)", "--hosts", "\(hosts)"]
+        )
+        self.check("allocations of a step\(self.way(hosts)), batch \(batch)", count)
+    }
+
+    /// How a count of steps with hosts is named.
+    private func way(_ hosts: Int) -> String { hosts > 0 ? " through \(hosts) hosts" : "" }
+
+    /// The allocations that a command counts for one of its pieces of work.
+    private func allocations(per piece: String, _ command: [String]) async throws -> Double {
         try await self.withLibrary("count_allocations") { library in
             let output = try await PeerProcess.run(
                 "/usr/bin/env",
-                [
-                    "LD_PRELOAD=\(library)", BenchProgram.path, "count-steps", BenchProgram.miniature, "--batch",
-                    "\(batch)", "--hosts", "\(hosts)",
-                ]
+                ["LD_PRELOAD=\(library)", BenchProgram.path] + command
             )
             #expect(output.status == 0, "\(output.errors)")
             let counts = output.text.split(separator: "\n")
-                .compactMap { self.number(before: " allocations per decoder step", in: $0) }
-            let way = hosts > 0 ? " through \(hosts) hosts" : ""
-            self.check("allocations of a step\(way), batch \(batch)", try #require(counts.first, "\(output.text)"))
+                .compactMap { self.number(before: " allocations per \(piece)", in: $0) }
+            return try #require(counts.first, "\(output.text)")
         }
     }
 
@@ -94,19 +102,11 @@ struct CountTests {
         arguments: [1, 64]
     )
     func callAllocations(inFlight: Int) async throws {
-        try await self.withLibrary("count_allocations") { library in
-            let output = try await PeerProcess.run(
-                "/usr/bin/env",
-                [
-                    "LD_PRELOAD=\(library)", BenchProgram.path, "count-calls", "--calls", "2048", "--in-flight",
-                    "\(inFlight)",
-                ]
-            )
-            #expect(output.status == 0, "\(output.errors)")
-            let counts = output.text.split(separator: "\n")
-                .compactMap { self.number(before: " allocations per call", in: $0) }
-            self.check("allocations of a call, \(inFlight) in flight", try #require(counts.first, "\(output.text)"))
-        }
+        let count = try await self.allocations(
+            per: "call",
+            ["count-calls", "--calls", "2048", "--in-flight", "\(inFlight)"]
+        )
+        self.check("allocations of a call, \(inFlight) in flight", count)
     }
 
     @Test(
@@ -133,16 +133,17 @@ struct CountTests {
             if: CountTests.canCountInstructions,
             "valgrind, objcopy or a C compiler is not installed, so instructions cannot be counted"
         ),
-        arguments: [1, 8]
+        arguments: [1, 8],
+        [0, 2]
     )
-    func stepInstructions(batch: Int) async throws {
+    func stepInstructions(batch: Int, hosts: Int) async throws {
         let each = try await self.instructions(
             of: "--steps",
             from: 2,
             to: 10,
-            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)"]
+            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)", "--hosts", "\(hosts)"]
         )
-        self.check("instructions of a step, batch \(batch)", each)
+        self.check("instructions of a step\(self.way(hosts)), batch \(batch)", each)
     }
 
     /// What a piece of work takes: the difference between processes that do more and less of it, divided.

@@ -43,7 +43,7 @@ private struct Parsed<Envelope: Equatable>: Equatable {
             stack: message.stack,
             layer: message.layer,
             groups: message.groups,
-            tokensShape: message.tokens?.shape ?? [],
+            tokensShape: TensorShape(message.tokens?.shape ?? []),
             tokensDType: message.tokens?.dtype ?? .unspecified
         )
         return Parsed(envelope: envelope, rows: message.tokens?.data ?? [])
@@ -215,6 +215,26 @@ private struct Parsed<Envelope: Equatable>: Equatable {
         #expect(refusal(envelope, []) == .sizeMismatch)
     }
 
+    @Test func `nothing is left of a message where another is read or written in its memory`() throws {
+        var many = Self.request
+        many.groups = (0..<40).map { ExpertRowsMessage(expert: $0, rows: 1) }
+        many.tokensShape = [40, 3]
+        let manyRows = [UInt8](repeating: 7, count: 480)
+        var kept = ForwardRequestEnvelope()
+        var written: [UInt8] = []
+        for (envelope, rows) in [(many, manyRows), (Self.request, Self.rows), (many, manyRows)] {
+            envelope.writeHeader(tensorByteCount: rows.count, to: &written)
+            #expect(written == envelope.header(tensorByteCount: rows.count))
+            let bytes = written + rows
+            let range = try bytes.withUnsafeBytes { try kept.read($0, isBackward: false) }
+            #expect(kept == envelope && Array(bytes[range]) == rows)
+        }
+        // A field that is left out is not the one of the message before.
+        let empty = Array(ForwardRequest(tokens: .init(dtype: .float32, shape: [0, 3])).serialized())
+        _ = try empty.withUnsafeBytes { try kept.read($0, isBackward: false) }
+        #expect(kept.groups.isEmpty && kept.modelFingerprint == 0 && kept.layer == 0 && kept.stack == .unspecified)
+    }
+
     @Test func `a call for gradients holds two rows for each that its groups name`() throws {
         var envelope = Self.request
         envelope.tokensShape[0] = UInt32(2 * envelope.rowCount)
@@ -225,7 +245,7 @@ private struct Parsed<Envelope: Equatable>: Equatable {
         #expect(Array(bytes[range]) == rows)
         let message = try BackwardRequest(serialized: bytes)
         #expect(message.groups == envelope.groups && message.rows?.data == rows)
-        #expect(message.rows?.shape == envelope.tokensShape && message.layer == envelope.layer)
+        #expect(message.rows?.shape == Array(envelope.tokensShape) && message.layer == envelope.layer)
         #expect(throws: ProtoError.self) { try self.parseRequest(bytes) }
         let error = #expect(throws: ProtoError.self) {
             try (Self.request.header(tensorByteCount: Self.rows.count) + Self.rows)

@@ -147,7 +147,7 @@ struct TrainingHostService: Sendable {
             start: outputs.pointer,
             count: outputs.rows * outputs.columns * MemoryLayout<Float>.stride
         )
-        let envelope = ForwardResponseEnvelope(outputsShape: [UInt32(outputs.rows), UInt32(outputs.columns)])
+        let envelope = ForwardResponseEnvelope(outputsShape: TensorShape(rows: outputs.rows, columns: outputs.columns))
         return withExtendedLifetime(outputs) {
             Payload(
                 segments: [

@@ -110,7 +110,7 @@ extension ShardedExperts {
                 stack: WireStack(layer.stack),
                 layer: UInt32(layer.block),
                 groups: groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
-                tokensShape: [UInt32(sent), UInt32(tokens.columns)]
+                tokensShape: TensorShape(rows: sent, columns: tokens.columns)
             ),
             trainer: session.trainer,
             step: UInt64(place.step),

@@ -23,7 +23,11 @@ struct ReplicaLoad: Sendable {
 extension ExpertCluster.State {
     /// Records the load that a replica reported with a good answer, and whether it is draining.
     mutating func answered(_ id: ReplicaID, load: HostLoad?, now: ContinuousClock.Instant) -> [PoolAction] {
-        self.loads[id]?.latest = load
+        // Copied out and back: to change it through the optional takes allocations.
+        if var known = self.loads[id] {
+            known.latest = load
+            self.loads[id] = known
+        }
         return load?.draining == true ? self.pools.draining(id, now: now) : []
     }
 }
@@ -35,7 +39,7 @@ extension ExpertCluster {
         let time: ContinuousClock.Instant
         let actions: [LayerAction]
         /// The channel to the replica of each `send`, in their order; nil for a replica that has left its pool.
-        let channels: [RPCChannel?]
+        let channels: ShortList<RPCChannel?>
     }
 
     /// Splits a layer's rows into calls.
@@ -47,11 +51,12 @@ extension ExpertCluster {
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>], deadline: ContinuousClock.Instant) {
         self.state.withLock { state in
             let now = ContinuousClock.now
-            let groups = groups.map { (expert: $0.expert, rows: $0.rows) }
+            state.groups.removeAll(keepingCapacity: true)
             for group in groups {
+                state.groups.append((group.expert, group.rows))
                 state.expertLoad.add(group.rows, of: group.expert, in: layer, now: now)
             }
-            let (calls, unplaced) = state.pools.assignments(of: groups, in: layer, now: now)
+            let (calls, unplaced) = state.pools.assignments(of: state.groups, in: layer, now: now)
             return (calls, unplaced, state.pools.layerDeadline(of: layer, calls, now: now))
         }
     }
@@ -62,7 +67,7 @@ extension ExpertCluster {
         self.state.withLock { state in
             let now = ContinuousClock.now
             let actions = body(&state, now)
-            var channels: [RPCChannel?] = []
+            var channels = ShortList<RPCChannel?>()
             for case .send(_, to: let id) in actions { channels.append(state.channels[id]) }
             return LayerStep(time: now, actions: actions, channels: channels)
         }

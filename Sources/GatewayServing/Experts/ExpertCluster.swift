@@ -29,6 +29,8 @@ public final class ExpertCluster: Sendable {
         var pools: ExpertPools
         /// Where rows go.
         var expertLoad = ExpertLoad()
+        /// The memory of the last layer's groups, for the next one's.
+        var groups: [(expert: Int, rows: Int)] = []
         var channels: [ReplicaID: RPCChannel] = [:]
         /// Wakes the finders of a pool's replicas, by pool.
         var finders: [String: [AsyncStream<Void>.Continuation]] = [:]
@@ -57,6 +59,8 @@ public final class ExpertCluster: Sendable {
     let expertCount: Int
     let logger: Logger
     let state: Mutex<State>
+    /// The states of layers that are over, for those to come.
+    let layerStates = LayerStates()
     /// How the engine's thread waits for a layer.
     let spin: IdleSpin
     /// The event loop of the hosts' sockets, which waiting threads or its keeper drive; nil if the sockets have event loops with

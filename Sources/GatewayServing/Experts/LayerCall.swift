@@ -45,30 +45,34 @@ struct LayerCall: Sendable {
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     ///   - rowType: The type of rows on the wire.
     ///   - bounds: How large the layer's outputs can be; nil if unknown.
+    ///   - memory: Where the message is made.
     init(
         _ assignment: PoolAssignment,
         of request: ExpertLayerRequest,
         gradients: FloatMatrix? = nil,
         fingerprint: UInt64,
         rowType: DType = .float32,
-        bounds: LayerOutputBounds? = nil
+        bounds: LayerOutputBounds? = nil,
+        memory: inout LayerCallMemory
     ) {
         let rows = assignment.rowCount
         let columns = request.hidden.columns
         let rowBytes = request.rowByteCount(as: rowType)
         let sent = gradients == nil ? rows : 2 * rows
         let byteCount = sent * rowBytes
-        let envelope = ForwardRequestEnvelope(
-            modelFingerprint: fingerprint,
-            stack: WireStack(request.layer.stack),
-            layer: UInt32(request.layer.block),
-            groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
-            tokensShape: [UInt32(sent), UInt32(columns)],
-            tokensDType: WireDType(rowType)
-        )
-        let header = envelope.header(tensorByteCount: byteCount)
-        var message = ByteBufferAllocator().buffer(capacity: header.count + byteCount)
-        message.writeBytes(header)
+        memory.envelope.modelFingerprint = fingerprint
+        memory.envelope.stack = WireStack(request.layer.stack)
+        memory.envelope.layer = UInt32(request.layer.block)
+        memory.envelope.groups.removeAll(keepingCapacity: true)
+        for group in assignment.groups {
+            memory.envelope.groups.append(.init(expert: UInt32(group.expert), rows: UInt32(group.rows.count)))
+        }
+        memory.envelope.tokensShape = TensorShape(rows: sent, columns: columns)
+        memory.envelope.tokensDType = WireDType(rowType)
+        memory.envelope.writeHeader(tensorByteCount: byteCount, to: &memory.header)
+        let headerBytes = memory.header.count
+        var message = memory.messages.take(capacity: headerBytes + byteCount)
+        message.writeBytes(memory.header)
         message.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             guard var destination = target.baseAddress else {
                 return 0
@@ -94,10 +98,32 @@ struct LayerCall: Sendable {
         self.assignment = assignment
         self.columns = columns
         self.rowType = rowType
-        self.tokens = message.getSlice(at: header.count, length: byteCount) ?? ByteBuffer()
+        self.tokens = message.getSlice(at: headerBytes, length: byteCount) ?? ByteBuffer()
         self.isBackward = gradients != nil
         self.bounds = bounds
         self.payload = Payload(message)
+        memory.messages.keep(message)
+    }
+
+    /// Builds the message of a call in memory of its own.
+    init(
+        _ assignment: PoolAssignment,
+        of request: ExpertLayerRequest,
+        gradients: FloatMatrix? = nil,
+        fingerprint: UInt64,
+        rowType: DType = .float32,
+        bounds: LayerOutputBounds? = nil
+    ) {
+        var memory = LayerCallMemory()
+        self.init(
+            assignment,
+            of: request,
+            gradients: gradients,
+            fingerprint: fingerprint,
+            rowType: rowType,
+            bounds: bounds,
+            memory: &memory
+        )
     }
 
     /// What the call calls.
@@ -141,7 +167,7 @@ struct LayerCall: Sendable {
     /// All rows of a reply.
     private func whole(_ outputs: ReplyRows, load: HostLoad?) -> LayerReply {
         let rowBytes = self.columns * MemoryLayout<Float>.size
-        var chunks: [ExpertOutputs.Chunk] = []
+        var chunks = ShortList<ExpertOutputs.Chunk>()
         var start = 0
         var groups = self.assignment.groups[...]
         while let first = groups.popFirst() {
@@ -151,7 +177,7 @@ struct LayerCall: Sendable {
                 groups.removeFirst()
             }
             let end = start + rows.count * rowBytes
-            chunks.append(.init(rows: rows, storage: outputs.part(start..<end)))
+            chunks.append(.init(rows: rows, storage: outputs.storage(of: start..<end)))
             start = end
         }
         return LayerReply(chunks: chunks, load: load)
@@ -176,7 +202,7 @@ struct LayerCall: Sendable {
                 reply.failed.insert(planRow)
             } else {
                 let bytes = row * rowBytes..<(row + 1) * rowBytes
-                reply.chunks.append(.init(rows: planRow..<planRow + 1, storage: outputs.part(bytes)))
+                reply.chunks.append(.init(rows: planRow..<planRow + 1, storage: outputs.storage(of: bytes)))
             }
         }
         return reply
@@ -196,7 +222,7 @@ struct LayerCall: Sendable {
             }
             let shape = envelope.outputsShape
             guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.columns else {
-                return .failure(BadReply("outputs.shape is \(shape.prefix(8)), not \([rows, self.columns])"))
+                return .failure(BadReply("outputs.shape is \(shape), not \([rows, self.columns])"))
             }
             guard tensor.count == expectedBytes else {
                 return .failure(BadReply("outputs.data has \(tensor.count) bytes, not \(expectedBytes)"))
@@ -216,19 +242,20 @@ struct LayerCall: Sendable {
         rows: Int
     ) -> ReplyRows {
         guard self.rowType != .float32, let base = values.baseAddress else {
-            return ReplyRows(place: .message(message, offset: place.lowerBound), bytes: 0..<values.count)
+            // The place lies in the message.
+            let index = message.readerIndex + place.lowerBound
+            return .message(message.getSlice(at: index, length: values.count) ?? ByteBuffer())
         }
         let widened = FloatMatrix(uninitializedRows: rows, columns: self.columns)
         self.rowType.read(base, count: rows * self.columns, into: widened.pointer)
-        let byteCount = rows * self.columns * MemoryLayout<Float>.size
-        return ReplyRows(place: .matrix(widened), bytes: 0..<byteCount)
+        return .matrix(widened)
     }
 }
 
 /// An answer that fits its call, though some or all of its rows may not be good.
 struct LayerReply: Sendable {
     /// The good rows; if some rows failed, each chunk is one row.
-    var chunks: [ExpertOutputs.Chunk]
+    var chunks: ShortList<ExpertOutputs.Chunk>
     /// The load that the host reported.
     var load: HostLoad?
     /// The plan's rows that are not good.
@@ -267,32 +294,59 @@ struct BadReply: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Output rows in float32: in a received message, or widened from one.
-struct ReplyRows: ExpertOutputStorage {
-    enum Place: Sendable {
-        /// Counted from the message's reader index.
-        case message(ByteBuffer, offset: Int)
-        case matrix(FloatMatrix)
-    }
+enum ReplyRows: Sendable {
+    case message(ByteBuffer)
+    case matrix(FloatMatrix)
 
-    let place: Place
-    /// The range of bytes in the outputs.
-    let bytes: Range<Int>
-
-    /// Some of the bytes.
-    func part(_ bytes: Range<Int>) -> ReplyRows {
-        ReplyRows(place: self.place, bytes: bytes)
-    }
-
-    func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
-        switch self.place {
-        case .message(let message, let offset):
-            let range = (offset + self.bytes.lowerBound)..<(offset + self.bytes.upperBound)
-            message.withUnsafeReadableBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
+    /// Some of the rows, for the model.
+    ///
+    /// - Parameter bytes: Their range of bytes.
+    /// - Returns: The rows; those of a message take no memory, not even for the protocol's sake.
+    func storage(of bytes: Range<Int>) -> any ExpertOutputStorage {
+        switch self {
+        case .message(let message):
+            let index = message.readerIndex + bytes.lowerBound
+            return MessageRows(bytes: message.getSlice(at: index, length: bytes.count) ?? ByteBuffer())
         case .matrix(let matrix):
-            withExtendedLifetime(matrix) {
-                let start = UnsafeRawPointer(matrix.pointer) + self.bytes.lowerBound
-                body(UnsafeRawBufferPointer(start: start, count: self.bytes.count))
-            }
+            return WidenedRows(matrix: matrix, bytes: bytes)
         }
     }
+
+    /// Lends the bytes of all rows.
+    func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
+        switch self {
+        case .message(let message): message.withUnsafeReadableBytes(body)
+        case .matrix(let matrix):
+            WidenedRows(matrix: matrix, bytes: 0..<matrix.rows * matrix.columns * MemoryLayout<Float>.size)
+                .withUnsafeBytes(body)
+        }
+    }
+}
+
+/// Output rows that lie in a received message.
+private struct MessageRows: ExpertOutputStorage {
+    let bytes: ByteBuffer
+
+    func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) { self.bytes.withUnsafeReadableBytes(body) }
+}
+
+/// Output rows that are widened.
+private struct WidenedRows: ExpertOutputStorage {
+    let matrix: FloatMatrix
+    let bytes: Range<Int>
+
+    func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
+        withExtendedLifetime(self.matrix) {
+            let start = UnsafeRawPointer(self.matrix.pointer) + self.bytes.lowerBound
+            body(UnsafeRawBufferPointer(start: start, count: self.bytes.count))
+        }
+    }
+}
+
+/// The memory in which the messages of calls are made, one after another.
+struct LayerCallMemory {
+    var envelope = ForwardRequestEnvelope()
+    var header: [UInt8] = []
+    /// A layer's calls keep their messages until it is over, so there is one for each call of most layers.
+    var messages = BufferShelf(count: 16, limitBytes: 1 << 16)
 }

@@ -7,6 +7,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
+internal import SwitchyardTypes
 
 // The audited calls of a layer: what the machine decides by number is compared here, as bits.
 extension PendingLayer {
@@ -122,7 +123,7 @@ extension PendingLayer {
     }
 
     /// Makes sure of the gateway's opinion on calls whose answers differ from it.
-    func confirmOwnOpinion(before answers: [Answer]) {
+    func confirmOwnOpinion(before answers: ShortList<Answer>) {
         guard self.cluster.ownExperts != nil else { return }
         for answer in answers {
             let call = answer.attempt.call

@@ -17,8 +17,9 @@ extension PendingLayer {
     ///
     /// - Returns: The layer's outputs, if no call is left.
     @discardableResult
-    func judge(_ answers: [Answer]) -> ExpertOutputs? {
-        let verdicts = answers.map { self.verdict(on: $0) }
+    func judge(_ answers: ShortList<Answer>) -> ExpertOutputs? {
+        var verdicts = ShortList<Verdict>()
+        for answer in answers { verdicts.append(self.verdict(on: answer)) }
         self.confirmOwnOpinion(before: answers)
         var ended: [(attempt: Attempt, index: Int)] = []
         let isLogged = self.cluster.logger.logLevel <= .debug
@@ -27,7 +28,7 @@ extension PendingLayer {
             for (index, answer) in answers.enumerated() {
                 // An earlier one of these answers may have ended the call.
                 guard layer.machine.isOut(answer.attempt),
-                    let attempt = layer.out.removeValue(forKey: answer.attempt)
+                    let attempt = layer.takeOut(answer.attempt)
                 else { continue }
                 if isLogged { ended.append((attempt, index)) }
                 switch verdicts[index] {

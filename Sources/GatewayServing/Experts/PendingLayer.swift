@@ -21,6 +21,7 @@ internal import Telemetry
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
     struct Attempt: Sendable {
+        let id: AttemptID
         let replica: ReplicaID
         let started: ContinuousClock.Instant
         /// The attempt's span; nil if it is not traced.
@@ -42,8 +43,8 @@ final class PendingLayer: PendingExperts, Sendable {
 
     struct State: Sendable {
         var machine: LayerCalls
-        var out: [AttemptID: Attempt] = [:]
-        var answers: [Answer] = []
+        var out = ShortList<Attempt>()
+        var answers = ShortList<Answer>()
         var isCancelled = false
         var outputs = ExpertOutputs(chunks: [])
         /// The good rows of calls whose answers lack some, by call.
@@ -57,13 +58,34 @@ final class PendingLayer: PendingExperts, Sendable {
 
         /// Whether each call that is out has an answer: until then the waiting thread would find nothing to do but judge.
         var isAnswered: Bool {
-            self.out.keys.allSatisfy { attempt in self.answers.contains { $0.attempt.call == attempt.call } }
+            self.out.allSatisfy { attempt in self.answers.contains { $0.attempt.call == attempt.id.call } }
+        }
+
+        /// Where an attempt is among those that are out; nil if it is not.
+        func index(of attempt: AttemptID) -> Int? { self.out.firstIndex { $0.id == attempt } }
+
+        /// Removes an attempt from those that are out.
+        mutating func takeOut(_ attempt: AttemptID) -> Attempt? {
+            self.index(of: attempt).map { self.out.remove(at: $0) }
+        }
+
+        /// Lets go of a layer that is over; its lists keep their memory.
+        mutating func clear() {
+            self.out.removeAll()
+            self.answers.removeAll()
+            self.isCancelled = false
+            self.outputs.chunks.removeAll(keepingCapacity: true)
+            self.outputs.dropped = []
+            self.parts = [:]
+            self.opinions = [:]
+            self.recomputed = []
+            self.taken = [:]
         }
     }
 
     /// The work that a step requests, done once the locks are released.
     struct Work {
-        var sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)] = []
+        var sends = ShortList<Send>()
         var cancelled: [CallHandle] = []
         var pooled: [PoolAction] = []
         /// Calls to compute here.
@@ -75,8 +97,15 @@ final class PendingLayer: PendingExperts, Sendable {
         var outputs: ExpertOutputs?
     }
 
+    /// A call to make.
+    struct Send {
+        let attempt: AttemptID
+        let channel: RPCChannel?
+        let span: TraceContext?
+    }
+
     private enum Event {
-        case answers([Answer])
+        case answers(ShortList<Answer>)
         case recomputed([(call: Int, tensor: ByteBuffer?)])
         case complete(ExpertOutputs)
         case cancelled
@@ -118,22 +147,29 @@ final class PendingLayer: PendingExperts, Sendable {
         self.deadline = deadline
         self.trace = trace
         let policy = cluster.configuration.choice.policy(of: layer)
-        // No other thread knows the layer yet, so its state needs no lock.
         let recomputes = cluster.ownExperts?.policy(assignments, in: layer) ?? .never
-        var state = State(
-            machine: LayerCalls(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)
-        )
-        state.out.reserveCapacity(calls.count)
-        state.answers.reserveCapacity(calls.count)
-        state.outputs.chunks.reserveCapacity(calls.count)
-        state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
-        let step = cluster.step { cluster, now in
-            state.machine.begin(assignments, pools: &cluster.pools, now: now)
+        self.state =
+            cluster.layerStates.take()
+            ?? Monitor(
+                State(machine: LayerCalls(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)),
+                spin: cluster.spin,
+                onChange: cluster.wakeDriver
+            )
+        let work = self.state.withLock { state in
+            state.machine.restart(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)
+            state.outputs.chunks.reserveCapacity(calls.count)
+            state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
+            let step = cluster.step { cluster, now in
+                state.machine.begin(assignments, pools: &cluster.pools, now: now)
+            }
+            return Self.apply(step, to: &state, calls: calls, trace: trace)
         }
-        let work = Self.apply(step, to: &state, calls: calls, trace: trace)
-        self.state = Monitor(state, spin: cluster.spin, onChange: cluster.wakeDriver)
         self.perform(work)
     }
+
+    /// Gives the state to a layer to come: nothing refers to this one any more, neither a thread that waits nor a call whose answer
+    /// is late.
+    deinit { self.cluster.layerStates.keep(self.state) }
 
     // MARK: - Steps
 
@@ -160,18 +196,18 @@ final class PendingLayer: PendingExperts, Sendable {
         trace: StepTrace?
     ) -> Work {
         var work = Work()
-        work.sends.reserveCapacity(step.channels.count)
-        var channels = step.channels[...]
+        var sent = 0
         for action in step.actions {
             switch action {
             case .send(let attempt, to: let replica):
                 let span = trace?.carried.child()
-                state.out[attempt] = Attempt(replica: replica, started: step.time, span: span)
-                let channel = channels.popFirst() ?? nil
+                state.out.append(Attempt(id: attempt, replica: replica, started: step.time, span: span))
+                let channel = step.channels[sent]
+                sent += 1
                 // A cancelled layer sends nothing more; the attempt ends when it is abandoned.
-                if !state.isCancelled { work.sends.append((attempt, channel, span)) }
+                if !state.isCancelled { work.sends.append(Send(attempt: attempt, channel: channel, span: span)) }
             case .cancel(let attempt):
-                if let handle = state.out.removeValue(forKey: attempt)?.handle { work.cancelled.append(handle) }
+                if let handle = state.takeOut(attempt)?.handle { work.cancelled.append(handle) }
             case .drop(let call, let cause):
                 let reason = DropReason(cause)
                 if let part = state.parts.removeValue(forKey: call) {
@@ -202,7 +238,7 @@ final class PendingLayer: PendingExperts, Sendable {
         for call in work.recomputes { self.recompute(call) }
     }
 
-    private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
+    private func send(_ sends: ShortList<Send>) {
         self.cluster.configuration.channel.stages?.mark(.called)
         let handles =
             if let sockets = self.sockets {
@@ -212,7 +248,9 @@ final class PendingLayer: PendingExperts, Sendable {
             }
         // The answer may already be here; then the handle is not needed.
         let isCancelled = self.state.withLock { state in
-            for (attempt, handle) in handles { state.out[attempt]?.handle = handle }
+            for (attempt, handle) in handles {
+                if let index = state.index(of: attempt) { state.out[index].handle = handle }
+            }
             return state.isCancelled
         }
         if isCancelled {
@@ -222,18 +260,18 @@ final class PendingLayer: PendingExperts, Sendable {
 
     /// Makes calls.
     private func handles(
-        of sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]
-    ) -> [(attempt: AttemptID, handle: CallHandle)] {
-        var handles: [(attempt: AttemptID, handle: CallHandle)] = []
-        handles.reserveCapacity(sends.count)
-        for (attempt, channel, span) in sends {
-            guard let channel else {
+        of sends: ShortList<Send>
+    ) -> ShortList<(attempt: AttemptID, handle: CallHandle)> {
+        var handles = ShortList<(attempt: AttemptID, handle: CallHandle)>()
+        for send in sends {
+            let attempt = send.attempt
+            guard let channel = send.channel else {
                 self.record(.failure(RPCError(.unavailable, "the replica has left its pool")), attempt)
                 continue
             }
             var options = CallOptions(deadline: self.deadline)
             // Without metadata the connection can reuse a stored header block.
-            if let span { options.metadata = Metadata(carrying: span) }
+            if let span = send.span { options.metadata = Metadata(carrying: span) }
             let call = self.calls[attempt.call]
             // Both are printable ASCII, so they are legal metadata.
             if call.isTraining { try? options.metadata.add(CallWork.training, forKey: CallWork.key) }
@@ -251,7 +289,7 @@ final class PendingLayer: PendingExperts, Sendable {
         let now = ContinuousClock.now
         self.state.wake(if: { state in
             // Ignore the answer to an abandoned attempt.
-            guard state.out[attempt] != nil else { return false }
+            guard state.index(of: attempt) != nil else { return false }
             state.answers.append(Answer(attempt: attempt, result: result, time: now))
             if case .failure = result { return true }
             return state.isAnswered
@@ -338,7 +376,7 @@ final class PendingLayer: PendingExperts, Sendable {
     private static func event(_ state: inout State, now: ContinuousClock.Instant? = nil) -> Event? {
         if state.isCancelled { return .cancelled }
         if !state.answers.isEmpty {
-            defer { state.answers = [] }
+            defer { state.answers.removeAll() }
             return .answers(state.answers)
         }
         if !state.recomputed.isEmpty {
@@ -352,7 +390,7 @@ final class PendingLayer: PendingExperts, Sendable {
 
     private func abandon() {
         self.step { layer, cluster, now in
-            layer.answers = []
+            layer.answers.removeAll()
             layer.recomputed = []
             return layer.machine.abandoned(pools: &cluster.pools, now: now)
         }

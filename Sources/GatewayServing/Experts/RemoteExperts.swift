@@ -4,6 +4,7 @@ public import Checkpoints
 internal import ExpertPooling
 public import SwitchModel
 public import SwitchyardTypes
+internal import Synchronization
 internal import TensorKernels
 
 /// The cluster's experts: each layer's rows go to the pools that hold their experts, in one grouped call per pool, all at
@@ -17,6 +18,7 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     private let fingerprint: UInt64
     private let rowType: DType
     private let bounds: [SparseLayer: LayerOutputBounds]
+    private let memory = Mutex(LayerCallMemory())
 
     /// Creates an executor over a cluster.
     ///
@@ -43,19 +45,24 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     private func begin(_ request: ExpertLayerRequest, following trace: StepTrace?) -> any PendingExperts {
         let layer = request.layer
         let (assignments, unplaced, deadline) = self.cluster.assignments(of: request.plan.groups, in: layer)
+        let bounds = self.bounds[layer]
+        let calls = self.memory.withLock { memory in
+            assignments.map { assignment in
+                LayerCall(
+                    assignment,
+                    of: request,
+                    fingerprint: self.fingerprint,
+                    rowType: self.rowType,
+                    bounds: bounds,
+                    memory: &memory
+                )
+            }
+        }
         return PendingLayer(
             sendingTo: self.cluster,
             layer: request.layer,
             assignments: assignments,
-            calls: assignments.map {
-                LayerCall(
-                    $0,
-                    of: request,
-                    fingerprint: self.fingerprint,
-                    rowType: self.rowType,
-                    bounds: self.bounds[layer]
-                )
-            },
+            calls: calls,
             unplaced: unplaced,
             deadline: deadline,
             trace: trace

@@ -18,7 +18,7 @@ extension ClientCall {
     func commit() {
         guard !self.retries.isCommitted else { return }
         self.retries.commit()
-        self.messages = []
+        self.messages.removeAll()
     }
 
     /// Makes the call again, if the policy says so.

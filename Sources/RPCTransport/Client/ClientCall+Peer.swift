@@ -29,10 +29,10 @@ extension ClientCall {
         self.fail(RPCError(.resourceExhausted, limit + "; raise maxHeaderListBytes"))
     }
 
-    func dataReceived(_ bytes: ByteBuffer) {
+    func dataReceived(_ bytes: ByteBuffer, _ memory: inout BufferShelf) {
         self.uncreditedBytes += bytes.readableBytes
         do throws(RPCError) {
-            try self.assembler.feed(bytes) { self.messageReceived($0) }
+            try self.assembler.feed(bytes, &memory) { self.messageReceived($0) }
         } catch {
             self.fail(error)
         }

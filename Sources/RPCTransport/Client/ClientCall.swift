@@ -3,6 +3,7 @@
 internal import HTTP2Session
 internal import NIOCore
 internal import RPCCore
+internal import SwitchyardTypes
 
 /// One call of a client: runs its machine and carries messages out and back.
 ///
@@ -27,7 +28,7 @@ final class ClientCall {
     var sink: Sink
     let gate: WriteGate?
     /// The messages of the request that wait for the stream to be opened, and those sent that another attempt needs.
-    var messages: [Payload]
+    var messages = ShortList<Payload>()
     /// The bytes of those sent.
     var keptBytes = 0
     /// How many of them the gate knows about.
@@ -69,7 +70,6 @@ final class ClientCall {
         self.state = ClientCallState(shape: shape, encodings: Self.encodings)
         self.assembler = MessageAssembler(maxMessageBytes: configuration.limits.maxReceiveMessageBytes)
         self.retries = CallRetries(policy: configuration.retry.policy)
-        self.messages = []
         self.requestIsComplete = false
         if let payload {
             self.send(payload)
@@ -100,20 +100,18 @@ final class ClientCall {
             }
             timeout = left > Timeout.horizonNanoseconds ? nil : Timeout(coveringNanoseconds: left)
         }
-        let isOne = self.messages.count == 1
-        let whole = isOne ? self.configuration.compression.joined(self.messages[0]) : nil
-        let pieces =
-            whole != nil ? [] : isOne ? self.framed(self.messages[0]) : self.messages.flatMap { self.framed($0) }
         let sent = self.messages
-        if self.retries.isCommitted { self.messages = [] }
+        if self.retries.isCommitted { self.messages.removeAll() }
         do throws(HTTP2CodecError) {
             let streamID = try connection.open(self, timeout: timeout, previousAttempts: self.previousAttempts)
             self.streamID = streamID
             self.connection = connection
-            if let whole {
-                try connection.codec.submitData(streamID: streamID, whole, endStream: self.requestIsComplete)
-            } else if !pieces.isEmpty || self.requestIsComplete {
-                try connection.codec.submitData(streamID: streamID, pieces, endStream: self.requestIsComplete)
+            for index in sent.indices {
+                let isLast = index == sent.count - 1
+                try connection.submit(sent[index], streamID: streamID, endStream: isLast && self.requestIsComplete)
+            }
+            if sent.isEmpty, self.requestIsComplete {
+                try connection.codec.submitData(streamID: streamID, [], endStream: true)
             }
             if self.reportedMessages > 0, let gate = self.gate {
                 connection.codec.notifyDrained(streamID: streamID, atOrBelow: gate.drainMark)
@@ -150,7 +148,7 @@ final class ClientCall {
         }
         self.keep(payload)
         do throws(HTTP2CodecError) {
-            try connection.codec.submitData(streamID: streamID, self.framed(payload))
+            try connection.submit(payload, streamID: streamID, endStream: false)
             self.reportSubmitted(payload)
             connection.setNeedsFlush()
         } catch {
@@ -199,8 +197,6 @@ final class ClientCall {
 
     // MARK: - Private
 
-    private func framed(_ payload: Payload) -> [ByteBuffer] { self.configuration.compression.framed(payload) }
-
     private func reportSubmitted(_ payload: Payload) {
         guard let gate = self.gate else { return }
         self.reportedMessages += 1
@@ -240,7 +236,7 @@ final class ClientCall {
     func complete(_ result: Result<Metadata, RPCError>) {
         let sink = self.sink
         self.sink = .none
-        self.messages = []
+        self.messages.removeAll()
         if let timer = self.waitTimer {
             timer.cancel()
             self.waitTimer = nil

@@ -3,20 +3,17 @@
 /// What all calls of a channel share.
 final class ClientCallConfiguration: Sendable {
     let limits: TransportLimits
-    let compression: MessageCompression
     let compressionLog: CompressionLog?
     let retry: SharedRetryBudget
     let stages: CallStages?
 
     init(
         limits: TransportLimits,
-        compression: MessageCompression,
         compressionLog: CompressionLog?,
         retry: SharedRetryBudget,
         stages: CallStages? = nil
     ) {
         self.limits = limits
-        self.compression = compression
         self.compressionLog = compressionLog
         self.retry = retry
         self.stages = stages

@@ -23,6 +23,8 @@ final class ClientConnection: ConnectionRole {
     private let deadlines: DeadlineTimer
     private var calls = StreamTable<ClientCall>()
     private var blocks = RecurringBlocks<ResponseFields>()
+    private var framing = FramingMemory()
+    private var receiving = MessageAssembler.memory()
     /// The requests that the codec keeps, by method.
     private var stored: [Method: StoredRequest] = [:]
     /// The one that was used last: a client calls one method many times.
@@ -129,6 +131,11 @@ final class ClientConnection: ConnectionRole {
         )
     }
 
+    /// Queues a message of a call.
+    func submit(_ payload: Payload, streamID: Int32, endStream: Bool) throws(HTTP2CodecError) {
+        try self.codec.submit(payload, self.compression, &self.framing, streamID: streamID, endStream: endStream)
+    }
+
     /// Forgets a stream whose attempt is over.
     func forget(_ streamID: Int32) { self.calls[streamID] = nil }
 
@@ -166,7 +173,7 @@ final class ClientConnection: ConnectionRole {
             self.calls[streamID]?.headersTooLarge(sizeBytes: sizeBytes, limitBytes: limitBytes)
         case .data(let streamID, let bytes):
             if let call = self.calls[streamID] {
-                call.dataReceived(bytes)
+                call.dataReceived(bytes, &self.receiving)
             } else {
                 self.codec.consume(streamID: streamID, byteCount: bytes.readableBytes)
             }

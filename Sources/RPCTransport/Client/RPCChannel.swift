@@ -89,7 +89,6 @@ public final class RPCChannel: Sendable {
         self.configuration = configuration
         self.callConfiguration = ClientCallConfiguration(
             limits: configuration.limits,
-            compression: configuration.compression,
             compressionLog: configuration.compressionLog,
             retry: SharedRetryBudget(policy: configuration.retry),
             stages: configuration.stages
@@ -183,18 +182,13 @@ public final class RPCChannel: Sendable {
         let slot = self.pickSlot()
         let token = CallToken(eventLoop: slot.eventLoop)
         let configuration = self.callConfiguration
-        slot.run { slot in
-            let call = ClientCall(
-                method: method,
-                shape: .unary,
-                payload: payload,
-                options: options,
-                configuration: configuration,
-                token: token,
-                gate: nil,
-                sink: .unary(completion)
-            )
-            RPCChannel.begin(call, token, on: slot)
+        // One closure, where a body for ``Slot/run(_:)`` would be two.
+        if slot.eventLoop.inEventLoop {
+            Self.beginUnary(method, payload, options, configuration, token, on: slot.slot.value, completion)
+        } else {
+            slot.eventLoop.execute {
+                Self.beginUnary(method, payload, options, configuration, token, on: slot.slot.value, completion)
+            }
         }
         return CallHandle(token: token)
     }
@@ -303,6 +297,28 @@ public final class RPCChannel: Sendable {
             RequestWriter(gate: gate, token: token),
             ResponseStream(inbox: inbox, details: details, lease: CallLease(token: token))
         )
+    }
+
+    private static func beginUnary(
+        _ method: Method,
+        _ payload: Payload,
+        _ options: CallOptions,
+        _ configuration: ClientCallConfiguration,
+        _ token: CallToken,
+        on slot: ConnectionSlot,
+        _ completion: @escaping @Sendable (Result<UnaryReply, RPCError>) -> Void
+    ) {
+        let call = ClientCall(
+            method: method,
+            shape: .unary,
+            payload: payload,
+            options: options,
+            configuration: configuration,
+            token: token,
+            gate: nil,
+            sink: .unary(completion)
+        )
+        self.begin(call, token, on: slot)
     }
 
     private static func begin(_ call: ClientCall, _ token: CallToken, on slot: ConnectionSlot) {

@@ -84,7 +84,7 @@ enum Gzip {
         output.writeWithUnsafeMutableBytes(minimumWritableBytes: count - 1) { space in
             stream.next_out = space.baseAddress?.assumingMemoryBound(to: UInt8.self)
             stream.avail_out = UInt32(count - 1)
-            for segment in payload.segments {
+            for segment in payload.pieces {
                 segment.withUnsafeReadableBytes { input in
                     stream.next_in = UnsafeMutablePointer(
                         mutating: input.baseAddress?.assumingMemoryBound(to: UInt8.self)

@@ -21,12 +21,6 @@ public enum MessageCompression: Sendable, Hashable {
         }
     }
 
-    /// A small message as the one piece to write; nil where it is compressed or too large for that.
-    func joined(_ payload: Payload) -> ByteBuffer? {
-        guard case .none = self else { return nil }
-        return payload.joined()
-    }
-
     /// A message as the pieces to write, compressed or not.
     func framed(_ payload: Payload) -> [ByteBuffer] {
         guard case .gzip(let minimumBytes) = self, payload.mayBeCompressed, payload.byteCount >= minimumBytes,

@@ -53,7 +53,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var watch: ConnectionWatch
     private var watchTimer: Scheduled<Void>?
     private let timing: ConnectionTiming
-    private let traffic: TrafficCounts?
+    let traffic: TrafficCounts?
     /// Notes when bytes have been read and are about to be written, for benchmarks.
     var stages: (log: CallStages, read: CallStages.Stage, written: CallStages.Stage)?
     /// How long the socket has taken none of the waiting output.
@@ -66,16 +66,21 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var isReadingPaused = false
     private var isFlushScheduled = false
     private var isFlushing = false
-    private var isClosing = false
-    private var endReason: String?
+    var isClosing = false
+    /// The memory of the last events and of the last output, for the next ones.
+    private var eventList: [HTTP2Event] = []
+    private var outputList: [ByteBuffer] = []
+    /// Flushes in the next turn of the loop; made once, and gone with the connection.
+    private var flushLater: (@Sendable () -> Void)?
+    var endReason: String?
     /// What the peer sent first: it tells TLS from HTTP/2.
     private var firstBytes: UInt16?
 
     /// What the peer has sent, until it shows whether it speaks HTTP/2; nil once that is known.
-    private var opening: ByteBuffer?
+    var opening: ByteBuffer?
     /// Until the peer has shown what it speaks nothing is sent, since an answer in HTTP/1.1 must come first.
-    private var holdsOutput: Bool
-    private var holdTimer: Scheduled<Void>?
+    var holdsOutput: Bool
+    var holdTimer: Scheduled<Void>?
 
     /// Creates a handler.
     ///
@@ -114,13 +119,9 @@ final class ConnectionHandler: ChannelInboundHandler {
 
     /// Schedules queued output to be written at the end of this turn of the loop.
     func setNeedsFlush() {
-        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, self.context != nil else { return }
+        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, let flushLater else { return }
         self.isFlushScheduled = true
-        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.eventLoop.execute {
-            bound.value.isFlushScheduled = false
-            bound.value.flush()
-        }
+        self.eventLoop.execute(flushLater)
     }
 
     /// Closes the connection without waiting for anything.
@@ -192,6 +193,11 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func begin(context: ChannelHandlerContext) {
         guard self.context == nil, self.endReason == nil else { return }
         self.context = context
+        let handler = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.flushLater = {
+            handler.value.isFlushScheduled = false
+            handler.value.flush()
+        }
         self.role.connectionBegan(self)
         if self.holdsOutput {
             let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
@@ -208,6 +214,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func end() {
         guard self.context != nil else { return }
         self.context = nil
+        // It refers to this handler.
+        self.flushLater = nil
         self.holdTimer?.cancel()
         self.isClosing = true
         self.watchTimer?.cancel()
@@ -224,8 +232,13 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func dispatchEvents(writing: Bool = false) -> Bool {
         guard self.codec.hasEvents else { return false }
         var messages = 0
+        // Taken out of the handler, since what an event leads to may come here again.
+        var events: [HTTP2Event] = []
+        swap(&events, &self.eventList)
+        defer { swap(&events, &self.eventList) }
         while self.codec.hasEvents {
-            for event in self.codec.takeEvents() {
+            self.codec.takeEvents(into: &events)
+            for event in events {
                 switch event {
                 case .settings: self.watch.peerSettingsArrived()
                 case .settingsAcknowledged: self.watch.ownSettingsAcknowledged()
@@ -238,6 +251,8 @@ final class ConnectionHandler: ChannelInboundHandler {
                     self.writeEarly()
                 }
             }
+            // What they carried is free for the next.
+            events.removeAll(keepingCapacity: true)
         }
         return true
     }
@@ -250,9 +265,13 @@ final class ConnectionHandler: ChannelInboundHandler {
         guard let context = self.context, !self.isFlushing, !self.isClosing, !self.holdsOutput,
             context.channel.isWritable
         else { return }
-        let output = self.codec.takeOutput(limitBytes: Self.outputChunkBytes)
+        var output: [ByteBuffer] = []
+        swap(&output, &self.outputList)
+        defer { swap(&output, &self.outputList) }
+        self.codec.takeOutput(limitBytes: Self.outputChunkBytes, into: &output)
         guard !output.isEmpty else { return }
         self.write(output, context: context)
+        output.removeAll(keepingCapacity: true)
         context.flush()
     }
 
@@ -265,15 +284,20 @@ final class ConnectionHandler: ChannelInboundHandler {
         guard let context = self.context, !self.isFlushing, !self.isClosing, !self.holdsOutput else { return }
         self.isFlushing = true
         var unflushed = false
+        var output: [ByteBuffer] = []
+        swap(&output, &self.outputList)
+        defer { swap(&output, &self.outputList) }
         while context.channel.isWritable {
             self.role.turnEnded()
-            let output = self.codec.takeOutput(limitBytes: Self.outputChunkBytes)
+            self.codec.takeOutput(limitBytes: Self.outputChunkBytes, into: &output)
             let dispatched = self.dispatchEvents()
             if output.isEmpty {
                 // Events can have led to new commands; without any, nothing more will come.
                 if dispatched { continue } else { break }
             }
             self.write(output, context: context)
+            // The socket alone refers to them now, and lets go of them once they are written.
+            output.removeAll(keepingCapacity: true)
             unflushed = true
             if !context.channel.isWritable {
                 context.flush()
@@ -291,43 +315,6 @@ final class ConnectionHandler: ChannelInboundHandler {
         if self.codec.isFinished || (self.codec.failure != nil && context.channel.isWritable) {
             self.closeAfterOutput(context: context)
         }
-    }
-
-    // MARK: - The peer's first bytes
-
-    /// How long output waits for the peer's first bytes.
-    private static let longestHold = TimeAmount.milliseconds(500)
-
-    /// The bytes that the codec shall read, once it is known that the peer does not speak HTTP/1.x.
-    private func opened(with bytes: ByteBuffer, context: ChannelHandlerContext) -> ByteBuffer? {
-        guard var opening = self.opening else { return bytes }
-        opening.writeImmutableBuffer(bytes)
-        switch ProtocolMismatch.opening(opening.readableBytesView) {
-        case .unclear:
-            self.opening = opening
-            return nil
-        case .forCodec:
-            self.opening = nil
-            self.holdsOutput = false
-            self.holdTimer?.cancel()
-            return opening
-        case .http1:
-            self.answerHTTP1(context: context)
-            return nil
-        }
-    }
-
-    /// Tells a client that speaks HTTP/1.x where it is; what it still sends is not read.
-    private func answerHTTP1(context: ChannelHandlerContext) {
-        self.isClosing = true
-        self.endReason = ProtocolMismatch.clientSpeaksHTTP1
-        let answer = ByteBuffer(string: ProtocolMismatch.answerToHTTP1)
-        self.traffic?.sent(answer.readableBytes)
-        context.writeAndFlush(self.wrapOutboundOut(answer), promise: nil)
-        // The client closes its side once it has the answer; closing both at once could take the answer from it.
-        context.close(mode: .output, promise: nil)
-        let bound = NIOLoopBound(context, eventLoop: self.eventLoop)
-        self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.close(promise: nil) }
     }
 
     /// Closes once everything written has left, or after a second.

@@ -27,6 +27,9 @@ struct MessageAssembler: Sendable {
         self.deframer = MessageDeframer(maxMessageBytes: maxMessageBytes, method: method)
     }
 
+    /// Memory for the messages of one connection: a handler has nearly always let go of a message when the next but one comes.
+    static func memory() -> BufferShelf { BufferShelf(count: 2, limitBytes: 1 << 15) }
+
     /// How many bytes of a message that is not complete have arrived.
     var heldBytes: Int { self.current?.bytes.readableBytes ?? 0 }
 
@@ -38,10 +41,18 @@ struct MessageAssembler: Sendable {
 
     /// Takes a piece and hands over each message that is complete now.
     ///
+    /// - Parameters:
+    ///   - piece: What a DATA frame brought.
+    ///   - memory: The connection's, for messages that came whole.
+    ///   - body: Gets the messages.
     /// - Throws: ``RPCError`` when a prefix is wrong or announces a message over the limit.
-    mutating func feed(_ piece: ByteBuffer, _ body: (Message) -> Void) throws(RPCError) {
+    mutating func feed(
+        _ piece: ByteBuffer,
+        _ memory: inout BufferShelf,
+        _ body: (Message) -> Void
+    ) throws(RPCError) {
         var piece = piece
-        while let message = try self.whole(&piece) { body(message) }
+        while let message = try self.whole(&piece, &memory) { body(message) }
         // Nearly every piece ends with a message.
         if piece.readableBytes == 0, self.deframer.isBetweenMessages { return }
         while true {
@@ -92,7 +103,7 @@ struct MessageAssembler: Sendable {
     }
 
     /// Takes a message that arrived whole, as most do.
-    private mutating func whole(_ piece: inout ByteBuffer) throws(RPCError) -> Message? {
+    private mutating func whole(_ piece: inout ByteBuffer, _ memory: inout BufferShelf) throws(RPCError) -> Message? {
         guard self.deframer.isBetweenMessages,
             let length = piece.getInteger(at: piece.readerIndex + 1, as: UInt32.self),
             piece.readableBytes - MessagePrefix.byteCount >= Int(length)
@@ -100,10 +111,12 @@ struct MessageAssembler: Sendable {
         let flag: UInt8 = piece.readInteger() ?? 0
         let prefix = try self.deframer.wholeMessage(flag: flag, length: length)
         piece.moveReaderIndex(forwardBy: 4)
-        var bytes = prefix.length == 0 ? ByteBuffer() : ByteBufferAllocator().buffer(capacity: prefix.length)
+        guard prefix.length > 0 else { return Message(bytes: ByteBuffer(), isCompressed: prefix.isCompressed) }
+        var bytes = memory.take(capacity: prefix.length)
         piece.withUnsafeReadableBytes { all in
             _ = bytes.writeBytes(UnsafeRawBufferPointer(rebasing: all[..<prefix.length]))
         }
+        memory.keep(bytes)
         piece.moveReaderIndex(forwardBy: prefix.length)
         return Message(bytes: bytes, isCompressed: prefix.isCompressed)
     }

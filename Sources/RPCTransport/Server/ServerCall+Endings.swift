@@ -63,21 +63,13 @@ extension ServerCall {
             var head = head
             head.encoding = self.compression.encoding
             guard self.connection.submitHead(self, head) else { return }
-            self.submitBody(payload)
+            self.connection.submitBody(self, payload)
         case .send:
-            self.submitBody(payload)
+            self.connection.submitBody(self, payload)
         case .drop:
             break
         case .refuse(let status):
             self.end(RPCError(status.code, status.message))
-        }
-    }
-
-    private func submitBody(_ payload: Payload) {
-        if let whole = self.compression.joined(payload) {
-            self.connection.submitBody(self, whole)
-        } else {
-            self.connection.submitBody(self, self.compression.framed(payload))
         }
     }
 

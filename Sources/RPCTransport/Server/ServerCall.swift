@@ -110,7 +110,7 @@ final class ServerCall {
         self.receivedBytes += bytes.readableBytes
         self.isFeeding = true
         do throws(RPCError) {
-            try self.assembler.feed(bytes) { self.messageReceived($0) }
+            try self.assembler.feed(bytes, &self.connection.receiving) { self.messageReceived($0) }
         } catch {
             self.end(error)
         }

@@ -8,7 +8,9 @@ final class ServerCallShared: Sendable {
     private struct State {
         var isCancelled = false
         var isOver = false
-        var callbacks: [@Sendable () -> Void] = []
+        /// What is called when no caller waits any longer: most calls have one thing or nothing.
+        var callback: (@Sendable () -> Void)?
+        var furtherCallbacks: [@Sendable () -> Void] = []
         var trailing = Metadata()
         var initial = Metadata()
         var callerName: String?
@@ -37,7 +39,9 @@ final class ServerCallShared: Sendable {
 
     func onCancel(_ body: @escaping @Sendable () -> Void) {
         let isCancelled = self.state.withLock { state in
-            if !state.isCancelled && !state.isOver { state.callbacks.append(body) }
+            if !state.isCancelled && !state.isOver {
+                if state.callback == nil { state.callback = body } else { state.furtherCallbacks.append(body) }
+            }
             return state.isCancelled
         }
         if isCancelled { body() }
@@ -45,25 +49,28 @@ final class ServerCallShared: Sendable {
 
     /// No caller waits for the answer any longer.
     func cancel() {
-        let (callbacks, waiter) = self.state.withLock {
-            state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in
-            guard !state.isOver else { return ([], nil) }
+        let taken = self.state.withLock { state -> State? in
+            guard !state.isOver else { return nil }
             state.isCancelled = true
             state.isOver = true
-            let taken = (state.callbacks, state.waiter)
-            state.callbacks = []
+            let taken = state
+            state.callback = nil
+            state.furtherCallbacks = []
             state.waiter = nil
             return taken
         }
-        for callback in callbacks { callback() }
-        waiter?.resume()
+        guard let taken else { return }
+        taken.callback?()
+        for callback in taken.furtherCallbacks { callback() }
+        taken.waiter?.resume()
     }
 
     /// The handler ended the call itself.
     func finish() {
         let waiter = self.state.withLock { state in
             state.isOver = true
-            state.callbacks = []
+            state.callback = nil
+            state.furtherCallbacks = []
             let waiter = state.waiter
             state.waiter = nil
             return waiter

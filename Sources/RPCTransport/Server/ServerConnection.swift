@@ -52,6 +52,8 @@ final class ServerConnection: ConnectionRole {
     private var pingStrikes: PingStrikes
     private var sentAtLastPing = 0
     private var requests = RecurringBlocks<ReceivedRequest>()
+    private var framing = FramingMemory()
+    var receiving = MessageAssembler.memory()
     /// The head and the trailers of nearly every response, kept by the codec.
     private var plainHead: HTTP2StoredBlock?
     private var plainTrailers: HTTP2StoredBlock?
@@ -293,18 +295,9 @@ final class ServerConnection: ConnectionRole {
         }
     }
 
-    func submitBody(_ call: ServerCall, _ piece: ByteBuffer) {
+    func submitBody(_ call: ServerCall, _ payload: Payload) {
         do throws(HTTP2CodecError) {
-            try self.codec.submitData(streamID: call.streamID, piece)
-            self.setNeedsFlush()
-        } catch {
-            self.fail(call, error)
-        }
-    }
-
-    func submitBody(_ call: ServerCall, _ pieces: [ByteBuffer]) {
-        do throws(HTTP2CodecError) {
-            try self.codec.submitData(streamID: call.streamID, pieces)
+            try self.codec.submit(payload, call.compression, &self.framing, streamID: call.streamID)
             self.setNeedsFlush()
         } catch {
             self.fail(call, error)

@@ -130,11 +130,26 @@ extension ProcessorPressure.Count {
     ///   - line: The bytes.
     ///   - thread: Which thread's they are.
     package init?(schedstat line: some Sequence<UInt8>, thread: UInt) {
-        let numbers = line.split { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
-            .map { Int64(String(decoding: $0, as: UTF8.self)) }
-        guard numbers.count == 3, let ran = numbers[0], let waited = numbers[1], let turns = numbers[2],
-            ran >= 0, waited >= 0, turns > 0
-        else { return nil }
-        self.init(thread: thread, ran: .nanoseconds(ran), waited: .nanoseconds(waited), turns: Int(turns))
+        // A waiting thread reads it again and again, so without lists or text.
+        var numbers = SIMD4<Int64>.zero
+        var count = 0
+        var isInside = false
+        for byte in line {
+            guard byte != UInt8(ascii: " "), byte != UInt8(ascii: "\n") else {
+                isInside = false
+                continue
+            }
+            guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) else { return nil }
+            if !isInside { count += 1 }
+            isInside = true
+            guard count <= 3 else { return nil }
+            let (product, isTooLarge) = numbers[count - 1].multipliedReportingOverflow(by: 10)
+            let (sum, isSumTooLarge) = product.addingReportingOverflow(Int64(byte - UInt8(ascii: "0")))
+            guard !isTooLarge, !isSumTooLarge else { return nil }
+            numbers[count - 1] = sum
+        }
+        guard count == 3, numbers[2] > 0 else { return nil }
+        let (ran, waited) = (Duration.nanoseconds(numbers[0]), Duration.nanoseconds(numbers[1]))
+        self.init(thread: thread, ran: ran, waited: waited, turns: Int(numbers[2]))
     }
 }

@@ -15,6 +15,9 @@ public struct ExpertError: Error, Sendable, Hashable, CustomStringConvertible {
 
         /// The expert's weights are kept in a type through which no gradient flows.
         case notTrainable
+
+        /// A layer's work is waited for that was not begun, or was waited for already.
+        case notBegun
     }
 
     /// The kind of fault.

@@ -9,6 +9,9 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// The most runs of rows in one call.
     public static let maxGroups = 65_536
 
+    /// The most runs of which the memory is kept.
+    private static let mostKeptGroups = 1_024
+
     /// The fingerprint of the checkpoint that the gateway serves.
     public var modelFingerprint: UInt64
 
@@ -22,7 +25,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     public var groups: [ExpertRowsMessage]
 
     /// The lengths of the rows' axes: [rows, d_model].
-    public var tokensShape: [UInt32]
+    public var tokensShape: TensorShape
 
     /// How the rows' elements are stored.
     public var tokensDType: WireDType
@@ -33,7 +36,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
         stack: WireStack,
         layer: UInt32,
         groups: [ExpertRowsMessage],
-        tokensShape: [UInt32],
+        tokensShape: TensorShape,
         tokensDType: WireDType = .float32
     ) {
         self.modelFingerprint = modelFingerprint
@@ -55,7 +58,18 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
     /// - Returns: The message's beginning, up to and including the length of the rows.
     public func header(tensorByteCount: Int) -> [UInt8] {
-        var writer = WireWriter(capacity: 64 + 8 * self.groups.count)
+        var bytes: [UInt8] = []
+        self.writeHeader(tensorByteCount: tensorByteCount, to: &bytes)
+        return bytes
+    }
+
+    /// Writes ``header(tensorByteCount:)`` into memory that is kept for it.
+    ///
+    /// - Parameters:
+    ///   - tensorByteCount: The bytes of the rows that follow, exactly.
+    ///   - bytes: Is emptied, and then has the message's beginning.
+    public func writeHeader(tensorByteCount: Int, to bytes: inout [UInt8]) {
+        var writer = WireWriter(reusing: &bytes, capacity: 64 + 8 * self.groups.count)
         writer.fixed64(1, self.modelFingerprint)
         writer.number(2, UInt64(self.stack.rawValue))
         writer.number(3, UInt64(self.layer))
@@ -72,7 +86,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
             shape: self.tokensShape,
             dataByteCount: tensorByteCount
         )
-        return writer.bytes
+        bytes = writer.bytes
     }
 
     /// Reads a received message.
@@ -91,13 +105,14 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
         _ bytes: UnsafeRawBufferPointer,
         isBackward: Bool = false
     ) throws(ProtoError) -> (envelope: ForwardRequestEnvelope, tensorBytes: Range<Int>) {
-        let field = isBackward ? "rows" : "tokens"
-        var reader = WireReader(
-            bytes,
-            message: isBackward ? "switchyard.v1.BackwardRequest" : "switchyard.v1.ForwardRequest"
-        )
-        var tokens = TensorHeader()
-        var envelope = ForwardRequestEnvelope(
+        var envelope = ForwardRequestEnvelope()
+        let tensor = try envelope.read(bytes, isBackward: isBackward)
+        return (envelope, tensor)
+    }
+
+    /// Creates an envelope of nothing, to ``read(_:isBackward:)`` into.
+    public init() {
+        self.init(
             modelFingerprint: 0,
             stack: .unspecified,
             layer: 0,
@@ -105,26 +120,48 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
             tokensShape: [],
             tokensDType: .unspecified
         )
+    }
+
+    /// Reads a received message as ``parse(_:isBackward:)`` does, into the memory of the message that was read before.
+    ///
+    /// - Parameters:
+    ///   - bytes: The whole message, at any alignment.
+    ///   - isBackward: Whether it is a ``BackwardRequest``.
+    /// - Returns: Where in `bytes` the rows are.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type, the shape and the
+    ///   groups; the envelope is then of no use.
+    public mutating func read(
+        _ bytes: UnsafeRawBufferPointer,
+        isBackward: Bool
+    ) throws(ProtoError) -> Range<Int> {
+        let field = isBackward ? "rows" : "tokens"
+        var reader = WireReader(
+            bytes,
+            message: isBackward ? "switchyard.v1.BackwardRequest" : "switchyard.v1.ForwardRequest"
+        )
+        var tokens = TensorHeader()
+        self.modelFingerprint = 0
+        self.stack = .unspecified
+        self.layer = 0
+        self.groups.removeAll(keepingCapacity: self.groups.capacity <= Self.mostKeptGroups)
         while let (number, type) = try reader.field() {
             switch number {
             case 1:
-                envelope.modelFingerprint = try reader.fixed64(type, "model_fingerprint")
+                self.modelFingerprint = try reader.fixed64(type, "model_fingerprint")
             case 2:
                 let value = UInt32(truncatingIfNeeded: try reader.number(type, "stack"))
                 guard let stack = WireStack(rawValue: value) else {
                     throw reader.error(.unknownChoice, "stack", "\(value) is not known; send ENCODER or DECODER")
                 }
-                envelope.stack = stack
+                self.stack = stack
             case 3:
-                envelope.layer = UInt32(truncatingIfNeeded: try reader.number(type, "layer"))
+                self.layer = UInt32(truncatingIfNeeded: try reader.number(type, "layer"))
             case 4:
-                guard envelope.groups.count < Self.maxGroups else {
+                guard self.groups.count < Self.maxGroups else {
                     throw reader.error(.overLimit, "groups", "more than \(Self.maxGroups); send several calls")
                 }
                 let range = try reader.delimited(type, "groups")
-                envelope.groups.append(
-                    try Self.group(reader.inside(range, message: "switchyard.v1.ExpertRows"))
-                )
+                self.groups.append(try Self.group(reader.inside(range, message: "switchyard.v1.ExpertRows")))
             case 5:
                 let range = try reader.delimited(type, field)
                 try tokens.read(reader.inside(range, message: "switchyard.v1.Tensor"))
@@ -133,18 +170,18 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
             }
         }
         try tokens.validate(field, reader)
-        envelope.tokensShape = tokens.shape
-        envelope.tokensDType = tokens.dtype
-        let sent = isBackward ? 2 * envelope.rowCount : envelope.rowCount
+        self.tokensShape = tokens.shape
+        self.tokensDType = tokens.dtype
+        let sent = isBackward ? 2 * self.rowCount : self.rowCount
         guard let rows = tokens.shape.first, sent == Int(rows) else {
             throw reader.error(
                 .sizeMismatch,
                 "groups",
-                "they name \(envelope.rowCount) rows, but the shape of `\(field)` is \(tokens.shape); name each row once"
+                "they name \(self.rowCount) rows, but the shape of `\(field)` is \(tokens.shape); name each row once"
                     + (isBackward ? ", and send two for it" : "")
             )
         }
-        return (envelope, tokens.data)
+        return tokens.data
     }
 
     /// Reads an `ExpertRows` message.

@@ -7,7 +7,7 @@
 /// before the rows, which protobuf allows, so that nothing follows them.
 public struct ForwardResponseEnvelope: Sendable, Hashable {
     /// The lengths of the rows' axes: [rows, d_model].
-    public var outputsShape: [UInt32]
+    public var outputsShape: TensorShape
 
     /// How the rows' elements are stored.
     public var outputsDType: WireDType
@@ -16,7 +16,7 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     public var load: HostLoad?
 
     /// Creates the envelope; each parameter is the property of that name.
-    public init(outputsShape: [UInt32], outputsDType: WireDType = .float32, load: HostLoad? = nil) {
+    public init(outputsShape: TensorShape, outputsDType: WireDType = .float32, load: HostLoad? = nil) {
         self.outputsShape = outputsShape
         self.outputsDType = outputsDType
         self.load = load
@@ -30,7 +30,18 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
     /// - Returns: The message's beginning, up to and including the length of the rows.
     public func header(tensorByteCount: Int) -> [UInt8] {
-        var writer = WireWriter(capacity: 144)
+        var bytes: [UInt8] = []
+        self.writeHeader(tensorByteCount: tensorByteCount, to: &bytes)
+        return bytes
+    }
+
+    /// Writes ``header(tensorByteCount:)`` into memory that is kept for it.
+    ///
+    /// - Parameters:
+    ///   - tensorByteCount: The bytes of the rows that follow, exactly.
+    ///   - bytes: Is emptied, and then has the message's beginning.
+    public func writeHeader(tensorByteCount: Int, to bytes: inout [UInt8]) {
+        var writer = WireWriter(reusing: &bytes, capacity: 144)
         if let load = self.load {
             var count = 0
             Self.forEachNumber(of: load) { count += WireWriter.byteCount(number: $1) }
@@ -44,7 +55,7 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
             shape: self.outputsShape,
             dataByteCount: tensorByteCount
         )
-        return writer.bytes
+        bytes = writer.bytes
     }
 
     /// Calls the body with each field of a `HostLoad` message and its value.

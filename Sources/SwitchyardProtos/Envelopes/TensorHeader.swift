@@ -2,20 +2,17 @@
 
 /// A tensor without its elements: type, shape, and where in a received message the elements are.
 struct TensorHeader {
-    /// The most axes that a tensor may have.
-    static let maxAxes = 8
-
     /// How each element is stored.
     var dtype = WireDType.unspecified
 
     /// The length of each axis, the slowest first.
-    var shape: [UInt32] = []
+    var shape = TensorShape()
 
     /// Where the elements are in the received bytes.
     var data: Range<Int> = 0..<0
 
     /// The number of bytes that type and shape require, or nil where they are invalid.
-    static func byteCount(dtype: WireDType, shape: [UInt32]) -> Int? {
+    static func byteCount(dtype: WireDType, shape: TensorShape) -> Int? {
         guard !shape.isEmpty, var count = dtype.byteCount else {
             return nil
         }
@@ -34,7 +31,7 @@ struct TensorHeader {
         to writer: inout WireWriter,
         field: UInt32,
         dtype: WireDType,
-        shape: [UInt32],
+        shape: TensorShape,
         dataByteCount: Int
     ) {
         let axes = shape.reduce(0) { $0 + WireWriter.byteCount(UInt64($1)) }
@@ -103,9 +100,8 @@ struct TensorHeader {
 
     /// Adds an axis.
     private mutating func append(axis: UInt64, _ reader: WireReader) throws(ProtoError) {
-        guard self.shape.count < Self.maxAxes else {
-            throw reader.error(.overLimit, "shape", "more than the \(Self.maxAxes) axes allowed; send two")
+        guard self.shape.append(UInt32(truncatingIfNeeded: axis)) else {
+            throw reader.error(.overLimit, "shape", "more than the \(TensorShape.maxAxes) axes allowed; send two")
         }
-        self.shape.append(UInt32(truncatingIfNeeded: axis))
     }
 }

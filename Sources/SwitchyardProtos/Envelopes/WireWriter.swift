@@ -12,6 +12,16 @@ struct WireWriter {
         self.bytes.reserveCapacity(capacity)
     }
 
+    /// Creates a writer in memory that was written before, if it is of no unusual size.
+    init(reusing memory: inout [UInt8], capacity: Int) {
+        swap(&self.bytes, &memory)
+        self.bytes.removeAll(keepingCapacity: self.bytes.capacity <= Self.mostKept)
+        self.bytes.reserveCapacity(capacity)
+    }
+
+    /// The most bytes of memory that are kept.
+    private static let mostKept = 1 << 16
+
     /// The bytes of a varint.
     static func byteCount(_ value: UInt64) -> Int {
         max(1, (UInt64.bitWidth - value.leadingZeroBitCount + 6) / 7)

@@ -86,13 +86,7 @@ struct BenchStagesCommand: AsyncParsableCommand {
         let options = self
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
-            for (_, host) in hosts { group.addTask { try await host.run() } }
-            var pools: [PoolSpecification] = []
-            for (name, host) in hosts {
-                let address = try await host.boundAddress()
-                let target = PoolTarget.address(host: address.host, port: address.port)
-                pools.append(PoolSpecification(name: name, targets: [target]))
-            }
+            let pools = try await BenchHosts(hosts: hosts).run(in: &group)
             try await options.measure(pools, model: model, stages: stages, logger: logger, in: &group)
         }
     }
@@ -114,16 +108,7 @@ struct BenchStagesCommand: AsyncParsableCommand {
             configuration.channel.eventLoopGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         }
         configuration.channel.stages = stages
-        let cluster = ExpertCluster(
-            configuration: configuration,
-            model: checkpoint.configuration,
-            fingerprint: checkpoint.fingerprint,
-            placement: nil,
-            logger: logger
-        )
-        group.addTask { try await cluster.run() }
-        await cluster.waitUntilComplete()
-        let remote = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint)
+        let remote = await BenchHosts.experts(configuration, of: checkpoint, logger: logger, in: &group)
         let calls = self.calls
         let (layers, alone) = try await BlockingWork.run {
             var layers: [LayerTimes] = []

@@ -21,7 +21,7 @@ struct CountStepsCommand: AsyncParsableCommand {
         abstract: "Make decoder steps within this process, for tools that count instructions and allocations.",
         discussion: """
             With --hosts the experts are on hosts: threads of this process behind sockets, so that one count covers both ends of
-            each call. Nothing is hedged or audited, so that the counts are the same each time. Two runs that differ in --steps
+            each call. Nothing is hedged or audited, and waiting threads sleep at once, so that the counts are the same each time. Two runs that differ in --steps
             alone differ by what the steps between them cost: run both under `valgrind --tool=callgrind`. With the library of
             Tests/Allocations/count_allocations.c preloaded, the allocations of a warm step are printed.
 
@@ -111,27 +111,14 @@ struct CountStepsCommand: AsyncParsableCommand {
         }
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
-            for (_, host) in hosts { group.addTask { try await host.run() } }
-            var pools: [PoolSpecification] = []
-            for (name, host) in hosts {
-                let address = try await host.boundAddress()
-                let target = PoolTarget.address(host: address.host, port: address.port)
-                pools.append(PoolSpecification(name: name, targets: [target]))
-            }
+            let pools = try await BenchHosts(hosts: hosts).run(in: &group)
             var configuration = ExpertClusterConfiguration(pools: pools)
+            // A thread that looks for answers before it sleeps does so for as long as the machine's other work lets it.
+            configuration.spin = .zero
             configuration.choice.hedgeFraction = 0
             configuration.choice.auditFraction = 0
             configuration.channel.eventLoopGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-            let cluster = ExpertCluster(
-                configuration: configuration,
-                model: checkpoint.configuration,
-                fingerprint: checkpoint.fingerprint,
-                placement: nil,
-                logger: logger
-            )
-            group.addTask { try await cluster.run() }
-            await cluster.waitUntilComplete()
-            try await body(RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint))
+            try await body(await BenchHosts.experts(configuration, of: checkpoint, logger: logger, in: &group))
         }
     }
 }

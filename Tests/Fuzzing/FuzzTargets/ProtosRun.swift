@@ -82,7 +82,7 @@ enum ProtosRun {
             let isSame =
                 message.modelFingerprint == envelope.modelFingerprint && message.stack == envelope.stack
                 && message.layer == envelope.layer && message.groups == envelope.groups
-                && message.tokens?.shape == envelope.tokensShape && message.tokens?.dtype == envelope.tokensDType
+                && message.tokens?.shape == Array(envelope.tokensShape) && message.tokens?.dtype == envelope.tokensDType
                 && message.tokens?.data == Array(bytes[range])
             try expect(isSame, "envelope and message agree", "\(envelope)")
         }
@@ -107,7 +107,7 @@ enum ProtosRun {
         case .failure(let error): throw FuzzFinding("the message reads what the envelope writes", "\(error)")
         case .success(let message):
             let isSame =
-                message.load == envelope.load && message.outputs?.shape == envelope.outputsShape
+                message.load == envelope.load && message.outputs?.shape == Array(envelope.outputsShape)
                 && message.outputs?.dtype == envelope.outputsDType && message.outputs?.data == Array(bytes[range])
             try expect(isSame, "envelope and message agree", "\(envelope)")
         }
