@@ -17,7 +17,9 @@ let swiftSettings: [SwiftSetting] =
         .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
     ] + (warningsAreErrors ? [.treatAllWarnings(as: .error)] : [])
 
-/// Kernels are optimised in every build. Without it they take most of the tests' time, and are not the ones that people run.
+/// Kernels are optimised in every build.
+///
+/// Without it they take most of the tests' time, and are not the ones that people run.
 let optimized: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")

@@ -6,7 +6,9 @@ import Testing
 
 @testable import switchyard
 
-/// What a run in one process ends with. Tests that compare with the same run share it, since it is the longest part of most.
+/// What a run in one process ends with.
+///
+/// Tests that compare with the same run share it, since it is the longest part of most.
 struct ShardReference: Sendable {
     /// The run's folder, which tests only read.
     let folder: String
