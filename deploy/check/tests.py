@@ -177,7 +177,10 @@ class Suite:
 
 def lines_of(name):
     """A log, with its marks: each line's first character says what it is."""
-    return (OUT / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        return (OUT / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def last_test(name):
@@ -194,7 +197,11 @@ def results_of(name):
         return None
     # What XML cannot hold.
     text = re.sub(r"&#(x?)0*([0-9a-fA-F]+);", lambda found: found[0] if int(found[2], 16 if found[1] else 10) > 31 else " ", text)
-    return list(ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", " ", text)).iter("testcase"))
+    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", " ", text)
+    try:
+        return list(ElementTree.fromstring(text).iter("testcase"))
+    except ElementTree.ParseError:
+        return None
 
 
 def name_of(case):
@@ -265,7 +272,11 @@ def run_pieces(suite, pieces):
                 piece = work.get_nowait()
             except queue.Empty:
                 return
-            done.put((piece, suite.run(piece.name, choice(piece.suites))))
+            try:
+                end = suite.run(piece.name, choice(piece.suites))
+            except OSError as error:
+                end = End(str(error), 0, 0)
+            done.put((piece, end))
 
     jobs = int(os.environ.get("SWITCHYARD_TEST_JOBS") or len(os.sched_getaffinity(0)))
     for _ in range(max(1, min(jobs, len(pieces)))):
