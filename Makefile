@@ -21,7 +21,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp converter converter-for-ci lm-eval lm-eval-for-ci faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test build-tests environments peers-cpp converter converter-for-ci lm-eval lm-eval-for-ci faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-dense bench-full-shape bench-peers bench-http bench-batch bench-train bench-distil bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -37,10 +37,18 @@ demo: ## run a whole cluster on this machine: some prompts, and where their toke
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci lm-eval-for-ci ## run the whole test suite, as continuous integration does
-	$(SWIFT) build --build-tests
+test: ## run the whole test suite, as continuous integration does
+	@deploy/install-packages.sh test
+	@$(MAKE) --no-print-directory -j 2 build-tests environments
 	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" \
-	    SWITCHYARD_TEST_CONVERTER="$(abspath $(VENV)-converter)/bin/python" deploy/check/tests.sh
+	    SWITCHYARD_TEST_CONVERTER="$(abspath $(VENV)-converter)/bin/python" python3 deploy/check/tests.py $(TESTS)
+
+# Continuous integration builds once, so it leaves out what only later builds, editors and debuggers use.
+build-tests:
+	$(SWIFT) build --build-tests $(if $(CI),--disable-index-store -Xcc -g0 -Xcxx -g0 -Xswiftc -gline-tables-only)
+
+# Installed while the tests are built.
+environments: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci lm-eval-for-ci
 
 faults: ## inject faults into clusters under load: the tables of docs/reliability.md (about 26 minutes, as root)
 	@deploy/install-packages.sh faults

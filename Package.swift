@@ -17,6 +17,11 @@ let swiftSettings: [SwiftSetting] =
         .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
     ] + (warningsAreErrors ? [.treatAllWarnings(as: .error)] : [])
 
+/// Kernels are optimised in every build.
+///
+/// Without it they take most of the tests' time, and are not the ones that people run.
+let optimized: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
+
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
@@ -68,7 +73,7 @@ let package = Package(
         .target(name: "CEpoll"),
         .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
-        .target(name: "CKernels"),
+        .target(name: "CKernels", cSettings: optimized),
 
         // MARK: - The ground floor: words that both wings use, and no import
 

@@ -6,20 +6,76 @@ import Testing
 
 @testable import switchyard
 
+/// What a run in one process ends with.
+///
+/// Tests that compare with the same run share it, since it is the longest part of most.
+struct ShardReference: Sendable {
+    /// The run's folder, which tests only read.
+    let folder: String
+    /// The files that must be the same, by their names.
+    let saved: [String: Data]
+
+    private struct Key: Hashable {
+        var more: [String]
+        var experts: String
+        var examples: Int
+    }
+
+    private actor Store {
+        var runs: [Key: Task<ShardReference, any Error>] = [:]
+
+        func run(_ key: Key) -> Task<ShardReference, any Error> {
+            if let run = self.runs[key] { return run }
+            let run = Task { try await ShardReference(key) }
+            self.runs[key] = run
+            return run
+        }
+    }
+
+    private static let store = Store()
+
+    /// Holds all references until the tests' process ends.
+    private static let root: String = {
+        let path = NSTemporaryDirectory() + "train-references-\(UUID().uuidString)"
+        atexit { try? FileManager.default.removeItem(atPath: ShardReference.root) }
+        return path
+    }()
+
+    /// Trains once for each set of arguments.
+    static func of(_ more: [String], experts: String, examples: Int) async throws -> ShardReference {
+        try await Self.store.run(Key(more: more, experts: experts, examples: examples)).value
+    }
+
+    private init(_ key: Key) async throws {
+        let parent = "\(Self.root)/\(UUID().uuidString)"
+        try ShardRun.writeData(in: parent)
+        let arguments = ShardRun.arguments(parent, "here", examples: key.examples) + key.more
+        let result = try await Commands.run(TestCluster.executable, arguments)
+        try #require(result.status == 0, "\(result.errors)")
+        var saved: [String: Data] = [:]
+        for name in key.experts == "lora" ? ShardRun.files + ShardRun.adapterFiles : ShardRun.files {
+            saved[name] = try ShardRun.file(parent, "here", name)
+        }
+        self.folder = "\(parent)/here"
+        self.saved = saved
+    }
+}
+
 /// A folder with lines to learn from and what a run in one process ends with.
 final class ShardRun: Sendable {
     let folder: String
     /// What both the run in one process and the one with hosts are told.
     let more: [String]
     let experts: String
-    private let saved: [String: Data]
+    /// The run in one process.
+    let reference: ShardReference
     private let examples: Int
 
     /// The files of a save that must be the same.
     static let files = ["model.safetensors", "resume/optimizer.safetensors"]
     static let adapterFiles = ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
 
-    /// Makes the folder, and trains in one process.
+    /// Makes the folder, and trains in one process unless another test has done so.
     ///
     /// - Parameters:
     ///   - more: Further flags of the run in one process and of those with hosts.
@@ -31,21 +87,16 @@ final class ShardRun: Sendable {
         self.experts = experts
         self.examples = examples
         self.folder = NSTemporaryDirectory() + "train-shards-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: self.folder, withIntermediateDirectories: true)
+        self.reference = try await ShardReference.of(more, experts: experts, examples: examples)
+        try Self.writeData(in: self.folder)
+    }
+
+    /// Makes a folder with `data.tsv`.
+    static func writeData(in folder: String) throws {
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         let words = ["horse", "kingdom", "night", "king", "sword", "crown", "heart"]
         let lines = (0..<60).map { "my \(words[$0 % 7]) and the \(words[$0 / 7 % 7])\t\(words[$0 / 7 % 7])" }
-        try lines.joined(separator: "\n")
-            .write(toFile: "\(self.folder)/data.tsv", atomically: true, encoding: .utf8)
-        let result = try await Commands.run(
-            TestCluster.executable,
-            Self.arguments(self.folder, "here", examples: examples) + more
-        )
-        #expect(result.status == 0, "\(result.errors)")
-        var saved: [String: Data] = [:]
-        for name in experts == "lora" ? Self.files + Self.adapterFiles : Self.files {
-            saved[name] = try Self.file(self.folder, "here", name)
-        }
-        self.saved = saved
+        try lines.joined(separator: "\n").write(toFile: "\(folder)/data.tsv", atomically: true, encoding: .utf8)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: self.folder) }
@@ -78,7 +129,7 @@ final class ShardRun: Sendable {
     /// The same weights, the same optimizer state, and the same adapter.
     func expectSame(_ out: String, _ result: Commands.Output) throws {
         #expect(result.status == 0, "\(result.errors)")
-        for (name, bytes) in self.saved {
+        for (name, bytes) in self.reference.saved {
             #expect(try Self.file(self.folder, out, name) == bytes, "\(out): \(name)")
         }
     }

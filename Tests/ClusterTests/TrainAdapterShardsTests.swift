@@ -116,7 +116,7 @@ struct TrainAdapterShardsTests {
         let other = "\(run.folder)/other"
         let cut = try await Commands.run(
             TestCluster.executable,
-            ["shard", "\(run.folder)/here/latest", "--out", other, "--pools", "1"]
+            ["shard", "\(run.reference.folder)/latest", "--out", other, "--pools", "1"]
         )
         #expect(cut.status == 0, "\(cut.errors)")
         try await withTrainingHosts(pools: 1, replicas: 1, shards: other) { flags, _ in

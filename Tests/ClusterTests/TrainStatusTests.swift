@@ -72,17 +72,20 @@ struct TrainStatusTests {
     @Test("A run whose trainer was killed is called silent, and a folder without a run is named")
     func silent() async throws {
         let run = try await ShardRun()
-        let end = try TrainingStatus(of: "\(run.folder)/here")
+        let end = try TrainingStatus(of: run.reference.folder)
         #expect(end.state == .ended && end.step == 8 && end.savedStep == 8 && end.shards.isEmpty)
         var dead = end
         dead.state = .running
         #expect(dead.silence(now: dead.written)?.contains("is gone; go on with --resume") == true)
+        let folder = "\(run.folder)/dead"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try dead.json(isPretty: true).write(toFile: "\(folder)/status.json", atomically: true, encoding: .utf8)
+        let shown = try await Self.command(["--run", folder])
+        let words = shown.text.split { $0.isWhitespace }.joined(separator: " ")
+        #expect(words.hasPrefix("run silent: ") && words.contains("is gone; go on with --resume"), "\(shown)")
         dead.machine = "another"
         #expect(dead.silence(now: dead.written + 5) == nil)
         #expect(dead.silence(now: dead.written + 60)?.contains("it has said nothing for") == true)
-        try dead.json(isPretty: true)
-            .write(toFile: "\(run.folder)/here/status.json", atomically: true, encoding: .utf8)
-        try await Task.sleep(for: .milliseconds(10))
         let none = try await Self.command(["--run", "\(run.folder)/nothing"])
         #expect(none.status != 0 && none.errors.contains("nothing/status.json cannot be read"), "\(none.errors)")
         try "{}".write(toFile: "\(run.folder)/status.json", atomically: true, encoding: .utf8)
