@@ -221,9 +221,9 @@ build-bench: build ## build switchyard and switchyard-bench (release)
 bench: build-bench bench-calls bench-kernels bench-layers bench-model ## run all benchmarks of docs/benchmarks.md
 	@echo "Tables, JSON and plots are in $(BENCH)."
 
-bench-calls: build-bench ## benchmark calls between two processes; bench-peers compares them with other implementations
+bench-calls: build-bench ## benchmark calls between two processes beside raw sockets; bench-peers compares them with other implementations
 	@mkdir -p $(BENCH)
-	$(WORKSHOP) rpc --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
+	$(WORKSHOP) rpc --unix --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
 
 bench-kernels: build-bench ## benchmark products with cold weights, beside OpenBLAS and a plain read loop
 	@mkdir -p $(BENCH)
@@ -232,6 +232,7 @@ bench-kernels: build-bench ## benchmark products with cold weights, beside OpenB
 bench-layers: build-bench ## benchmark one remote sparse layer beside hivemind's, and 8 to 2,048 experts
 	@mkdir -p $(BENCH)
 	$(WORKSHOP) experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
+	$(WORKSHOP) stages --markdown > $(BENCH)/stages.md && cat $(BENCH)/stages.md
 	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
 	    --json $(BENCH)/remote-layer.json --svg $(BENCH)/remote-layer.svg --baseline hivemind \
 	    --system "Switchyard=$(WORKSHOP) experts --turns" \

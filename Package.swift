@@ -88,7 +88,7 @@ let package = Package(
 
         .target(
             name: "TensorKernels",
-            dependencies: ["SwitchyardTypes", "COpenBLAS", "CKernels"],
+            dependencies: ["SwitchyardTypes", "CKernels"],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -296,8 +296,8 @@ let package = Package(
                 "SwitchyardClient",
                 "GatewayServing", "ExpertServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
-                "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,
-                logging, nioCore, nioPosix,
+                "Tokenization", "Checkpoints", "TensorKernels", "CKernels", "COpenBLAS", argumentParser, subprocess,
+                systemPackage, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),

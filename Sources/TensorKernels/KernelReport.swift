@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
-internal import COpenBLAS
 
 /// Which kernel families this process computes with, for logs and benchmark results.
 public enum KernelReport {
-    /// One line that names the instruction sets of the packed products, the caches that they are cut for, and the kernel family
-    /// of OpenBLAS.
+    /// One line that names the instruction sets of the packed products and the caches that they are cut for.
     ///
-    /// - Returns: For example
-    ///   `packed product: AVX-512, int8: AVX-512 VNNI, for caches of 48 KiB and 2 MiB; OpenBLAS: SkylakeX, 1 thread`.
+    /// - Returns: For example `packed product: AVX-512, int8: AVX-512 VNNI, for caches of 48 KiB and 2 MiB`.
     public static func describe() -> String {
-        BLAS.prepare()
-        let core = openblas_get_corename().map { String(cString: $0) } ?? "unknown"
         let level = KernelLevel.best
         let caches = "\(size(ofCache: 1)) and \(size(ofCache: 2))"
-        let products = "packed product: \(level.name), int8: \(level.int8Name), for caches of \(caches)"
-        return "\(products); OpenBLAS: \(core), 1 thread"
+        return "packed product: \(level.name), int8: \(level.int8Name), for caches of \(caches)"
     }
 
     /// The size of a cache that products are cut for.

@@ -37,7 +37,7 @@ struct SwitchyardBench: AsyncParsableCommand {
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
             BenchStagesCommand.self, CountCallsCommand.self, CountStepsCommand.self,
             BenchScaleCommand.self, BenchFrozenCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self,
-            BenchDropsCommand.self,
+            BenchRawServerCommand.self, BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
             AuditCommand.self, SimulateCommand.self, SimulateFaultsCommand.self, PicturesCommand.self,
         ]

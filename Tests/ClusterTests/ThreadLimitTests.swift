@@ -18,8 +18,7 @@ struct ThreadLimitTests {
                 "timeout", "-s", "KILL", "240", "setpriv", "--reuid", user, "--regid", user, "--clear-groups",
                 "prlimit", "--nproc=\(threads)", "--", TestCluster.executable,
             ] + arguments,
-            // The library for products of matrices starts its threads before the program does.
-            environment: ["HOME": "/nonexistent", "OPENBLAS_NUM_THREADS": "1"]
+            environment: ["HOME": "/nonexistent"]
         )
     }
 

@@ -56,6 +56,22 @@ struct ImportTests {
         #expect(offences.isEmpty, "\(report(offences))")
     }
 
+    @Test("the serving program is linked with nothing that only the workshop needs")
+    func serving() throws {
+        let declared = Dictionary(
+            ManifestScanner.targets(in: try Repository.read("Package.swift")).map { ($0.name, $0.dependencies) },
+            uniquingKeysWith: { first, _ in first }
+        )
+        var below: Set<String> = []
+        var open = ["switchyard"]
+        while let target = open.popLast() {
+            if below.insert(target).inserted { open += declared[target] ?? [] }
+        }
+        #expect(below.isSuperset(of: ["switchyard", "GatewayServing", "TensorKernels", "CKernels", "CNGHTTP2"]))
+        let workshop: Set = ["COpenBLAS", "LossyExperts", "PoolSimulation", "FaultSimulation", "switchyard-bench"]
+        #expect(below.isDisjoint(with: workshop), "\(below.intersection(workshop))")
+    }
+
     @Test("the table itself has no circle")
     func acyclic() {
         // Takes away targets that need nothing of what is left, until none is left.

@@ -62,6 +62,7 @@ struct BenchTests {
         )
         let systems = Set(report.figures.map(\.system))
         #expect(systems == ["OpenBLAS", "float32", "bfloat16", "int8"])
+        #expect(report.versions["OpenBLAS"]?.hasSuffix("1 thread for each part") == true)
         #expect(report.figures.count == 2 * systems.count)
         let figure = try #require(report.figure("96x40, 2 threads", 3, "bfloat16"))
         #expect(figure.values.count == 2)

@@ -177,30 +177,8 @@ struct VectorTests {
         }
     }
 
-    @Test("an OpenBLAS product agrees with the formula at any stride")
-    func blas() {
-        var numbers = NumberSource(seed: 10)
-        let (m, n, k) = (5, 7, 9)
-        let left = FloatMatrix(numbers.floats(m * (k + 2)), rows: m, columns: k + 2)
-        let right = FloatMatrix(numbers.floats(n * (k + 1)), rows: n, columns: k + 1)
-        let output = FloatMatrix(rows: m, columns: n + 4)
-        BLAS.multiplyTransposed(
-            left.pointer,
-            leftStride: k + 2,
-            right.pointer,
-            rightStride: k + 1,
-            into: output.pointer,
-            outputStride: n + 4,
-            m: m,
-            n: n,
-            k: k
-        )
-        for row in 0..<m {
-            for column in 0..<n {
-                let sum = (0..<k).reduce(0.0) { $0 + Double(left.row(row)[$1]) * Double(right.row(column)[$1]) }
-                #expect(abs(Double(output.row(row)[column]) - sum) < 1e-5)
-            }
-        }
+    @Test("the report names the best instruction set")
+    func report() {
         #expect(KernelReport.describe().contains(KernelLevel.best.name))
     }
 }

@@ -22,6 +22,9 @@ struct BenchRPCCommand: AsyncParsableCommand {
             One connection; the server echoes the message. Two placements: both processes bound to one processor, and
             one processor each. A call is made from the completion of the one before it, on the event loop.
 
+            Beside it in every round are raw sockets: two processes on the same processors that write and read as many bytes,
+            with system calls that block and no protocol. That is the limit; it has no calls in flight.
+
             EXAMPLES
               switchyard-bench rpc --calls 20000
               switchyard-bench rpc --bytes 64 --placement one
@@ -51,7 +54,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
     @Option(help: "Runs of each row, taking turns with the others; medians are printed.")
     var rounds: Int = 1
 
-    @Flag(help: "Also measure over a Unix socket, in turn with TCP.")
+    @Flag(help: "Also measure over Unix sockets, in turn with TCP.")
     var unix = false
 
     @Option(
@@ -77,38 +80,57 @@ struct BenchRPCCommand: AsyncParsableCommand {
         }
     }
 
+    /// One of the systems that take turns.
+    private enum System {
+        case raw(isUnix: Bool)
+        case switchyard(isUnix: Bool)
+        case peer(RPCPeer)
+
+        var name: String {
+            switch self {
+            case .raw(let isUnix): isUnix ? "raw unix:" : BenchRPCCommand.baseline
+            case .switchyard(let isUnix): isUnix ? "Switchyard, unix:" : "Switchyard"
+            case .peer(let peer): peer.name
+            }
+        }
+
+        /// Whether it can be measured; without a protocol there are no messages without bytes.
+        func has(bytes: Int) -> Bool {
+            if case .raw = self { bytes > 0 } else { true }
+        }
+    }
+
+    /// What all others are compared with.
+    private static let baseline = "raw TCP"
+
+    private var systems: [System] {
+        let kinds = self.unix ? [false, true] : [false]
+        return kinds.flatMap { [System.raw(isUnix: $0), System.switchyard(isUnix: $0)] }
+            + self.peer.compactMap { RPCPeer($0) }.map { System.peer($0) }
+    }
+
     func run() async throws {
         var table = TextTable([
-            ("", .left), ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
-            ("calls/s, 64 in flight", .right),
+            ("", .left), ("placement", .left), ("bytes each way", .right), ("p50", .right),
+            ("x \(Self.baseline)", .right), ("p99", .right), ("calls/s, 64 in flight", .right),
         ])
-        let own: [(name: String, isUnix: Bool)] =
-            [("Switchyard", false)] + (self.unix ? [("Switchyard, unix:", true)] : [])
-        let peers = self.peer.compactMap { RPCPeer($0) }
-        let names = own.map(\.name) + peers.map(\.name)
         let placements = self.placement.map { [$0] } ?? Placement.allCases
         for placement in placements where placement.serverCPU < Processors.count {
             for bytes in self.bytes.isEmpty ? [64, 3 << 10, 48 << 10] : self.bytes {
-                var results: [[RPCFigures]] = Array(repeating: [], count: names.count)
+                let systems = self.systems.filter { $0.has(bytes: bytes) }
+                var results: [[RPCFigures]] = Array(repeating: [], count: systems.count)
                 for _ in 0..<self.rounds {
-                    for (index, system) in own.enumerated() {
-                        let server = placement.serverCPU
-                        let figures = try await self.measure(bytes: bytes, client: 0, server: server, system.isUnix)
-                        results[index].append(figures)
-                    }
-                    for (index, peer) in peers.enumerated() {
-                        let figures =
-                            try await peer.measure(bytes: bytes, calls: self.calls, server: placement.serverCPU)
-                        results[own.count + index].append(figures)
+                    for (index, system) in systems.enumerated() {
+                        results[index]
+                            .append(
+                                try await self.measure(system, bytes: bytes, server: placement.serverCPU)
+                            )
                     }
                 }
+                let names = systems.map(\.name)
+                let raw = names.firstIndex(of: Self.baseline).map { median(results[$0].map(\.p50)) }
                 for (name, rounds) in zip(names, results) {
-                    table.add([
-                        name, placement.name, Self.size(bytes),
-                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p50))),
-                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p99))),
-                        String(format: "%.0f", RPCFigures.median(rounds.map(\.callsPerSecond))),
-                    ])
+                    table.add([name, placement.name, Self.size(bytes)] + Self.cells(rounds, raw: raw))
                 }
             }
         }
@@ -116,19 +138,62 @@ struct BenchRPCCommand: AsyncParsableCommand {
         Terminal.print(self.markdown ? table.markdown : table.text)
     }
 
+    /// A row's figures: medians of the rounds, with the range of the p50 where there are several.
+    ///
+    /// - Parameters:
+    ///   - rounds: What each round found; at least one.
+    ///   - raw: The p50 of the baseline, in microseconds; nil where it was not measured.
+    /// - Returns: The cells from the p50 on.
+    static func cells(_ rounds: [RPCFigures], raw: Double?) -> [String] {
+        let halves = rounds.map(\.p50)
+        let half = median(halves)
+        var shown = String(format: "%.1f us", half)
+        if rounds.count > 1, let low = halves.min(), let high = halves.max() {
+            shown += String(format: " (%.1f to %.1f)", low, high)
+        }
+        let rates = rounds.compactMap(\.callsPerSecond)
+        return [
+            shown, raw.map { String(format: "%.2f", half / $0) } ?? "-",
+            String(format: "%.1f us", median(rounds.map(\.p99))),
+            rates.isEmpty ? "-" : String(format: "%.0f", median(rates)),
+        ]
+    }
+
     private static func size(_ bytes: Int) -> String {
         bytes < 1024 ? "\(bytes) B" : "\(bytes / 1024) KiB"
     }
 
-    private func measure(bytes: Int, client: Int, server: Int, _ isUnix: Bool) async throws -> RPCFigures {
+    private func measure(_ system: System, bytes: Int, server cpu: Int) async throws -> RPCFigures {
+        let calls = self.calls
+        let (client, place) = (0, ["--cpu", "\(cpu)"])
+        switch system {
+        case .raw(let isUnix):
+            let arguments = ["raw-server", "--bytes", "\(bytes)"] + place
+            return try await Self.withServer(arguments, isUnix: isUnix) { server in
+                try await RawEcho.measure(server, bytes: bytes, cpu: client, calls: calls)
+            }
+        case .switchyard(let isUnix):
+            return try await Self.withServer(["rpc-server"] + place, isUnix: isUnix) { server in
+                try await Self.measure(server, bytes: bytes, cpu: client, calls: calls)
+            }
+        case .peer(let peer):
+            return try await peer.measure(bytes: bytes, calls: calls, server: cpu)
+        }
+    }
+
+    /// Runs this program as a server for as long as a body takes.
+    private static func withServer(
+        _ arguments: [String],
+        isUnix: Bool,
+        _ body: @escaping @Sendable (Endpoint) async throws -> RPCFigures
+    ) async throws -> RPCFigures {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)").path
-        defer { try? FileManager.default.removeItem(atPath: file) }
+        defer { for path in [file, "\(file).sock"] { try? FileManager.default.removeItem(atPath: path) } }
         let child = ChildSpecification(
             name: "echo server",
-            arguments: ["rpc-server", "--cpu", "\(server)", "--address-file", file] + (isUnix ? ["--unix"] : []),
+            arguments: arguments + ["--address-file", file] + (isUnix ? ["--unix"] : []),
             addressFile: file
         )
-        let calls = self.calls
         let ignore: @Sendable (ChildEvent) -> Void = { _ in }
         return try await ChildProcesses.run(
             [child],
@@ -140,8 +205,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
             guard let address = children.running.first?.address else {
                 throw ChildProcessError(description: "the echo server ended")
             }
-            let endpoint = try Endpoint(parsing: address)
-            return try await Self.measure(endpoint, bytes: bytes, cpu: client, calls: calls)
+            return try await body(try Endpoint(parsing: address))
         }
     }
 

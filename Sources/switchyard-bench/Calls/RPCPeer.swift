@@ -11,14 +11,8 @@ struct RPCFigures: Sendable {
     var p50: Double
     /// The 99th percentile in microseconds.
     var p99: Double
-    /// Calls per second with 64 in flight.
-    var callsPerSecond: Double
-
-    static func median(_ values: [Double]) -> Double {
-        let sorted = values.sorted()
-        let middle = sorted.count / 2
-        return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-    }
+    /// Calls per second with 64 in flight; nil where that was not measured.
+    var callsPerSecond: Double?
 }
 
 /// Another implementation of the echo, as a program with a server's and a client's role.

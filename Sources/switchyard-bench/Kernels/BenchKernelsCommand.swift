@@ -112,7 +112,9 @@ struct BenchKernelsCommand: AsyncParsableCommand {
             conditions:
                 "weights of \(self.workingSet) MiB and more of each type, used in turn; medians of \(self.runs) runs"
         )
+        report.versions["OpenBLAS"] = "\(OpenBLAS.kernels), 1 thread for each part"
         Terminal.print(report.machine)
+        for (system, version) in report.versions { Terminal.print("\(system): \(version)") }
         Terminal.print(report.conditions)
         var table = TextTable([
             ("weights", .left), ("type", .left), ("threads", .right), ("rows", .right), ("GB/s", .right),

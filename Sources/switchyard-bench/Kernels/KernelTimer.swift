@@ -133,7 +133,7 @@ struct KernelTimer {
                 let weights = matrix.pointer + range.lowerBound * inputs
                 let target = self.output.pointer + range.lowerBound
                 if self.rows == 1 {
-                    BLAS.multiplyTransposed(
+                    OpenBLAS.multiplyTransposed(
                         vector: self.input.pointer,
                         weights,
                         into: target,
@@ -141,7 +141,7 @@ struct KernelTimer {
                         k: inputs
                     )
                 } else {
-                    BLAS.multiplyTransposed(
+                    OpenBLAS.multiplyTransposed(
                         self.input.pointer,
                         leftStride: inputs,
                         weights,

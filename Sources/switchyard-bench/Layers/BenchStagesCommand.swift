@@ -5,6 +5,7 @@ import Checkpoints
 import CommandKit
 import ExpertPooling
 import ExpertServing
+import Foundation
 import GatewayServing
 import Logging
 import NIOPosix
@@ -22,6 +23,9 @@ struct BenchStagesCommand: AsyncParsableCommand {
             One token, two expert hosts. Gateway and hosts are threads of this process, none of which serves both ends, so
             that one clock stamps both ends of a call; between them are sockets, as between processes. Experts are random and
             of switch-base-8's size; with small ones (--inner 64) little is left but what a call costs.
+
+            After each layer, the token's row goes to another thread and back over a raw socket, without a protocol, and the same
+            layer is run in this process. The two together and 60 us are the limit that the layer is compared with.
 
             EXAMPLES
               switchyard-bench stages --markdown
@@ -110,26 +114,37 @@ struct BenchStagesCommand: AsyncParsableCommand {
         configuration.channel.stages = stages
         let remote = await BenchHosts.experts(configuration, of: checkpoint, logger: logger, in: &group)
         let calls = self.calls
-        let (layers, alone) = try await BlockingWork.run {
-            var layers: [LayerTimes] = []
-            var alone: [Duration] = []
+        let bytes = self.rowBytes
+        let ends = try RawSocket.pair(isUnix: self.unix)
+        // Whatever happens, the thread at the other end reads the end of the connection.
+        defer { ends.client.end() }
+        group.addTask { try await BlockingWork.run { try RawEcho.serve(ends.server, bytes: bytes) } }
+        let found = try await BlockingWork.run {
+            var found = StageFigures()
+            let raw = RawEcho.Caller(ends.client, bytes: bytes)
             for call in 0..<(calls + calls / 10 + 1) {
                 _ = stages.take()
                 let whole = try bench.run(tokens: 1, call: call, experts: remote).time
                 let times = CallStages.times(stages.take())
+                let way = try raw.roundTrip()
                 let here = try bench.run(tokens: 1, call: call, experts: local).time
                 // The first calls open files of code and teach the connections their header blocks.
                 guard call > calls / 10 else { continue }
-                if let times { layers.append(LayerTimes(whole: whole, stages: times)) }
-                alone.append(here)
+                if let times { found.layers.append(LayerTimes(whole: whole, stages: times)) }
+                found.alone.append(here)
+                found.raw.append(way)
             }
-            return (layers, alone)
+            return found
         }
-        guard !layers.isEmpty else { throw BenchError("no call went through all of its stages") }
-        self.show(layers, alone: Percentiles(alone))
+        guard !found.layers.isEmpty else { throw BenchError("no call went through all of its stages") }
+        self.show(found)
     }
 
-    private func show(_ layers: [LayerTimes], alone: Percentiles) {
+    /// The bytes of a token's row, which a request and its answer hold each, in float32.
+    private var rowBytes: Int { self.width * MemoryLayout<Float>.size }
+
+    private func show(_ found: StageFigures) {
+        let layers = found.layers
         var table = TextTable([("stage", .left), ("thread", .left), ("p50", .right), ("p90", .right)])
         func add(_ name: String, _ thread: String, _ times: [Duration]) {
             let times = Percentiles(times)
@@ -140,10 +155,10 @@ struct BenchStagesCommand: AsyncParsableCommand {
             add(stage.work, stage.thread(isEngines: !self.eventLoops), layers.map { $0.stages[index].time })
         }
         add("the whole layer", "", layers.map(\.whole))
-        table.add([
-            "the same layer in this process, one thread", "", Self.microseconds(alone.at(0.5)),
-            Self.microseconds(alone.at(0.9)),
-        ])
+        add("the same layer in this process, one thread", "engine", found.alone)
+        add("raw \(self.unix ? "unix:" : "TCP"), \(self.rowBytes) B there and back", "engine to another", found.raw)
+        table.add(["in process + raw + 60 us, the limit", "", Self.microseconds(found.limit)])
+        table.add(["the whole layer, x the limit", "", String(format: "%.2f", found.ofLimit)])
         let way =
             (self.unix ? "Unix sockets" : "TCP") + (self.handOver ? ", compute threads" : "")
             + (self.eventLoops ? ", event loops" : "")
@@ -160,8 +175,27 @@ struct BenchStagesCommand: AsyncParsableCommand {
     }
 }
 
+/// What was measured in turn.
+struct StageFigures: Sendable {
+    /// The layers whose calls went through all of their stages.
+    var layers: [LayerTimes] = []
+    /// The same layer in this process.
+    var alone: [Duration] = []
+    /// A token's row to another thread and back, without a protocol.
+    var raw: [Duration] = []
+
+    /// What a remote layer may take beyond the layer in process and the bytes' way: protocol, checks and wake-ups.
+    static let allowance = Duration.microseconds(60)
+
+    /// What the layer's p50 is compared with.
+    var limit: Duration { Percentiles(self.alone).at(0.5) + Percentiles(self.raw).at(0.5) + Self.allowance }
+
+    /// The layer's p50 as a multiple of the limit; at most 1 keeps it.
+    var ofLimit: Double { Percentiles(self.layers.map(\.whole)).at(0.5) / self.limit }
+}
+
 /// The times of one layer.
-private struct LayerTimes: Sendable {
+struct LayerTimes: Sendable {
     let whole: Duration
     let stages: [(stage: CallStages.Stage, time: Duration)]
 

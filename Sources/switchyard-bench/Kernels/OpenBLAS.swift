@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import COpenBLAS
+import COpenBLAS
 
-/// Products through OpenBLAS, on the calling thread.
+/// Products through OpenBLAS, on the calling thread: what benchmarks compare the project's own products with.
 ///
-/// OpenBLAS chooses its summation order by the shape of the product and by the processor. So it computes nothing of a model:
-/// benchmarks compare products with it.
-public enum BLAS {
+/// OpenBLAS chooses its summation order by the shape of the product and by the processor. So it computes nothing of a model, and
+/// only this program links it.
+enum OpenBLAS {
     private static let singleThreaded: Void = openblas_set_num_threads(1)
 
     /// Makes OpenBLAS compute on the calling thread only.
-    static func prepare() {
+    private static func prepare() {
         _ = self.singleThreaded
+    }
+
+    /// Which of its kernel families it chose for this processor: `SkylakeX`.
+    static var kernels: String {
+        self.prepare()
+        return openblas_get_corename().map { String(cString: $0) } ?? "unknown"
     }
 
     /// `output[m, n] = left[m, k] * right[n, k]^T`, float32, row-major with explicit row strides.
@@ -26,7 +32,7 @@ public enum BLAS {
     ///   - m: Rows of the result.
     ///   - n: Columns of the result.
     ///   - k: Length of each sum.
-    public static func multiplyTransposed(
+    static func multiplyTransposed(
         _ left: UnsafePointer<Float>,
         leftStride: Int,
         _ right: UnsafePointer<Float>,
@@ -64,7 +70,7 @@ public enum BLAS {
     ///   - output: `n` elements; overwritten.
     ///   - n: Length of the result.
     ///   - k: Length of each sum.
-    public static func multiplyTransposed(
+    static func multiplyTransposed(
         vector left: UnsafePointer<Float>,
         _ right: UnsafePointer<Float>,
         into output: UnsafeMutablePointer<Float>,
