@@ -43,7 +43,11 @@ public struct Payload: Sendable, Hashable {
     }
 
     /// The message's length in bytes, without the prefix that frames it.
-    public var byteCount: Int { self.pieces.reduce(0) { $0 + $1.readableBytes } }
+    public var byteCount: Int {
+        // Nearly all have one piece, and builds without optimisation allocate for a loop over it.
+        if self.pieces.endIndex == 1 { return self.pieces[0].readableBytes }
+        return self.pieces.reduce(0) { $0 + $1.readableBytes }
+    }
 
     /// The pieces after the five bytes that frame a message: whether it is compressed, and its length.
     ///
