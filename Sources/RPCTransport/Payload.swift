@@ -100,12 +100,17 @@ struct FramingMemory {
 
     /// An empty buffer for a prefix, or for a small message after it.
     mutating func take(_ byteCount: Int) -> ByteBuffer {
-        byteCount > MessagePrefix.byteCount ? self.joined.take(capacity: byteCount) : self.prefixes.take(capacity: byteCount)
+        byteCount > MessagePrefix.byteCount
+            ? self.joined.take(capacity: byteCount) : self.prefixes.take(capacity: byteCount)
     }
 
     /// Keeps such a buffer for the next message.
     mutating func keep(_ buffer: ByteBuffer) {
-        if buffer.readableBytes > MessagePrefix.byteCount { self.joined.keep(buffer) } else { self.prefixes.keep(buffer) }
+        if buffer.readableBytes > MessagePrefix.byteCount {
+            self.joined.keep(buffer)
+        } else {
+            self.prefixes.keep(buffer)
+        }
     }
 }
 

@@ -157,6 +157,7 @@ struct EngineSocketsTests {
     /// - Parameters:
     ///   - body: Gets the layer.
     ///   - afterwards: Runs when the cluster has ended, and the host has not.
+    /// - Throws: What the two throw, and the error for which there is no such layer.
     private func withStalledLayer(
         _ body: (any PendingExperts) async throws -> Void,
         afterwards: () async throws -> Void = {}

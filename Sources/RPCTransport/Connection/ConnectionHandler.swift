@@ -117,7 +117,9 @@ final class ConnectionHandler: ChannelInboundHandler {
 
     /// Schedules queued output to be written at the end of this turn of the loop.
     func setNeedsFlush() {
-        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, let flushLater = self.flushLater else { return }
+        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, let flushLater = self.flushLater else {
+            return
+        }
         self.isFlushScheduled = true
         self.eventLoop.execute(flushLater)
     }
