@@ -43,7 +43,11 @@ public struct Payload: Sendable, Hashable {
     }
 
     /// The message's length in bytes, without the prefix that frames it.
-    public var byteCount: Int { self.pieces.reduce(0) { $0 + $1.readableBytes } }
+    public var byteCount: Int {
+        // Nearly all have one piece, and builds without optimisation allocate for a loop over it.
+        if self.pieces.endIndex == 1 { return self.pieces[0].readableBytes }
+        return self.pieces.reduce(0) { $0 + $1.readableBytes }
+    }
 
     /// The pieces after the five bytes that frame a message: whether it is compressed, and its length.
     ///
@@ -96,12 +100,17 @@ struct FramingMemory {
 
     /// An empty buffer for a prefix, or for a small message after it.
     mutating func take(_ byteCount: Int) -> ByteBuffer {
-        byteCount > MessagePrefix.byteCount ? self.joined.take(capacity: byteCount) : self.prefixes.take(capacity: byteCount)
+        byteCount > MessagePrefix.byteCount
+            ? self.joined.take(capacity: byteCount) : self.prefixes.take(capacity: byteCount)
     }
 
     /// Keeps such a buffer for the next message.
     mutating func keep(_ buffer: ByteBuffer) {
-        if buffer.readableBytes > MessagePrefix.byteCount { self.joined.keep(buffer) } else { self.prefixes.keep(buffer) }
+        if buffer.readableBytes > MessagePrefix.byteCount {
+            self.joined.keep(buffer)
+        } else {
+            self.prefixes.keep(buffer)
+        }
     }
 }
 

@@ -73,7 +73,13 @@ extension ExpertPools {
     ) -> Result<ReplicaID, NoReplica> {
         let slots = excluded.compactMap { self.slot(of: $0) }
         let load = CallLoad(rows: 1, work: ExpertWork.of(rows: 1))
-        return self.startAttempt(in: self.poolIndex(of: pool), excluding: ShortList(contentsOf: slots), load: load, now: now)
+        return
+            self.startAttempt(
+                in: self.poolIndex(of: pool),
+                excluding: ShortList(contentsOf: slots),
+                load: load,
+                now: now
+            )
             .map { self.replicas[$0].id }
     }
 

@@ -28,7 +28,9 @@ struct BufferShelfTests {
             kept.append(number % 2 == 0 ? buffer : buffer.getSlice(at: 10, length: 50) ?? ByteBuffer())
         }
         for (number, buffer) in kept.enumerated() {
-            #expect(Array(buffer.readableBytesView) == Array(repeating: UInt8(number), count: number % 2 == 0 ? 100 : 50))
+            #expect(
+                Array(buffer.readableBytesView) == Array(repeating: UInt8(number), count: number % 2 == 0 ? 100 : 50)
+            )
         }
     }
 

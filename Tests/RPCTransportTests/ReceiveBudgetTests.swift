@@ -202,7 +202,9 @@ struct ReceiveBudgetLoopbackTests {
         var assembler = MessageAssembler(maxMessageBytes: 64 << 20)
         var memory = MessageAssembler.memory()
         var received: [ByteBuffer] = []
-        try assembler.feed(ByteBuffer(bytes: MessagePrefix(length: 10_000_000).bytes), &memory) { received.append($0.bytes) }
+        try assembler.feed(ByteBuffer(bytes: MessagePrefix(length: 10_000_000).bytes), &memory) {
+            received.append($0.bytes)
+        }
         #expect(assembler.heldBytes == 0)
         for _ in 0..<9 { try assembler.feed(pattern(1_000_000), &memory) { received.append($0.bytes) } }
         #expect(assembler.heldBytes == 9_000_000 && received.isEmpty)

@@ -53,7 +53,8 @@ struct IdleSpinTests {
     func crowded() {
         let spin = IdleSpin(limit: .seconds(600), processors: 2)
         // What the system would count for a thread that has its processor for half of the time.
-        var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0), ContinuousClock.now)
+        var count = ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0)
+        var now = ContinuousClock.now
         for _ in 0..<50 {
             count.ran += .milliseconds(10)
             count.waited += .milliseconds(10)

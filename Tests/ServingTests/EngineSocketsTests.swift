@@ -65,7 +65,8 @@ struct EngineSocketsTests {
                 let expected = Self.rows(of: try await onThread { try experts.execute(request) })
                 #expect(expected.count == 40)
                 // What the system would count for a thread; counts of others do not matter for a second.
-                var (count, now) = (ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0), ContinuousClock.now)
+                var count = ProcessorPressure.Count(thread: 1, ran: .zero, waited: .zero, turns: 0)
+                var now = ContinuousClock.now
                 func pass(ran: Duration, waited: Duration) {
                     for _ in 0..<50 {
                         count.ran += ran
@@ -157,6 +158,7 @@ struct EngineSocketsTests {
     /// - Parameters:
     ///   - body: Gets the layer.
     ///   - afterwards: Runs when the cluster has ended, and the host has not.
+    /// - Throws: What the two throw, and the error for which there is no such layer.
     private func withStalledLayer(
         _ body: (any PendingExperts) async throws -> Void,
         afterwards: () async throws -> Void = {}

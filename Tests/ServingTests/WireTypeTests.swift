@@ -224,7 +224,7 @@ struct WireTypeTests {
             return ForwardResponse(outputs: tensor)
         }
         func read(_ response: ForwardResponse) throws -> [ExpertOutputs.Chunk] {
-            try call.read(.init(bytes: response.serialized())).chunks
+            Array(try call.read(.init(bytes: response.serialized())).chunks)
         }
         let last: [UInt8] = type == .float32 ? [0, 0, 0xC0, 0x3F] : [0xC0, 0x3F]
         let chunks = try read(reply(type, last: last))

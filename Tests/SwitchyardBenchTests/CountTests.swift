@@ -76,11 +76,9 @@ struct CountTests {
             per: "decoder step",
             ["count-steps", BenchProgram.miniature, "--batch", "\(batch)", "--hosts", "\(hosts)"]
         )
-        self.check("allocations of a step\(self.way(hosts)), batch \(batch)", count)
+        let way = hosts > 0 ? " through \(hosts) hosts" : ""
+        self.check("allocations of a step\(way), batch \(batch)", count)
     }
-
-    /// How a count of steps with hosts is named.
-    private func way(_ hosts: Int) -> String { hosts > 0 ? " through \(hosts) hosts" : "" }
 
     /// The allocations that a command counts for one of its pieces of work.
     private func allocations(per piece: String, _ command: [String]) async throws -> Double {
@@ -133,17 +131,16 @@ struct CountTests {
             if: CountTests.canCountInstructions,
             "valgrind, objcopy or a C compiler is not installed, so instructions cannot be counted"
         ),
-        arguments: [1, 8],
-        [0, 2]
+        arguments: [1, 8]
     )
-    func stepInstructions(batch: Int, hosts: Int) async throws {
+    func stepInstructions(batch: Int) async throws {
         let each = try await self.instructions(
             of: "--steps",
             from: 2,
             to: 10,
-            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)", "--hosts", "\(hosts)"]
+            ["count-steps", BenchProgram.miniature, "--batch", "\(batch)"]
         )
-        self.check("instructions of a step\(self.way(hosts)), batch \(batch)", each)
+        self.check("instructions of a step, batch \(batch)", each)
     }
 
     /// What a piece of work takes: the difference between processes that do more and less of it, divided.

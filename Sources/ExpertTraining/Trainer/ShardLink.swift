@@ -219,7 +219,9 @@ final class ShardLink: Sendable {
         message.withUnsafeReadableBytes { bytes in
             do throws(ProtoError) {
                 let (envelope, tensor) = try ForwardResponseEnvelope.parse(bytes)
-                guard envelope.outputsDType == .float32, envelope.outputsShape == TensorShape(rows: rows, columns: columns) else {
+                guard envelope.outputsDType == .float32,
+                    envelope.outputsShape == TensorShape(rows: rows, columns: columns)
+                else {
                     return .failure(
                         RPCError(
                             .internal,
