@@ -30,27 +30,41 @@ func look(for bug: Int, first: UInt64, count: Int, seconds: Int) {
     print("\(bug)\tmissed\t\(count)\t")
 }
 
-/// Runs seeds without a bug.
+/// Runs seeds without a bug, on all processors.
 ///
 /// - Returns: Whether all went well.
-func run(first: UInt64, count: Int, seconds: Int, isTraced: Bool) -> Bool {
+func run(first: UInt64, count: Int, seconds: Int, isTraced: Bool) async -> Bool {
     let clock = ContinuousClock()
     let start = clock.now
+    let end = start.advanced(by: .seconds(seconds))
     var totals = FaultTotals()
-    var broken = 0
-    for index in 0..<count where clock.now < start.advanced(by: .seconds(seconds)) {
-        let seed = first + UInt64(index)
-        let scenario = FaultScenario(seed: seed)
-        if isTraced { for line in FaultOracle.trace(of: scenario) { print(line) } }
-        let oracle = FaultOracle(scenario)
-        totals.add(oracle)
-        guard let violation = oracle.violations.first else { continue }
-        broken += 1
+    var broken: [(seed: UInt64, violation: String)] = []
+    await withTaskGroup(of: (seed: UInt64, totals: FaultTotals, violation: String?)?.self) { group in
+        for seed in first..<first + UInt64(count) {
+            group.addTask { @concurrent in
+                guard clock.now < end else { return nil }
+                let oracle = FaultOracle(FaultScenario(seed: seed))
+                var totals = FaultTotals()
+                totals.add(oracle)
+                return (seed, totals, oracle.violations.first)
+            }
+        }
+        for await case let result? in group {
+            totals.add(result.totals)
+            if let violation = result.violation { broken.append((result.seed, violation)) }
+        }
+    }
+    if isTraced {
+        for seed in first..<first + UInt64(count) {
+            for line in FaultOracle.trace(of: FaultScenario(seed: seed)) { print(line) }
+        }
+    }
+    for (seed, violation) in broken.sorted(by: { $0.seed < $1.seed }) {
         print("seed \(seed) breaks a rule: \(violation)")
         print("  run it again with: switchyard-bench simulate-faults --replay \(seed)")
     }
     let time = start.duration(to: clock.now) / .seconds(1)
-    print("\(totals.seeds) seeds in \(Int(time)) s, \(broken) of which broke a rule")
+    print("\(totals.seeds) seeds in \(Int(time)) s, \(broken.count) of which broke a rule")
     print(
         "\(totals.requests) requests, \(totals.answered) answered; \(totals.faults) faults; \(totals.calls) calls to hosts"
     )
@@ -59,7 +73,7 @@ func run(first: UInt64, count: Int, seconds: Int, isTraced: Bool) -> Bool {
     for state in RareState.allCases where isTraced || totals.rareStates[state, default: 0] < 12 {
         print("\(totals.rareStates[state] ?? 0)\t\(state.rawValue)")
     }
-    return broken == 0 && totals.seeds == count && totals.missing.isEmpty
+    return broken.isEmpty && totals.seeds == count && totals.missing.isEmpty
 }
 
 let arguments = CommandLine.arguments.dropFirst().compactMap { Int($0) }
@@ -68,6 +82,6 @@ PlantedBugs.number = arguments[0]
 let first = UInt64(arguments[1])
 if arguments[0] != 0 {
     look(for: arguments[0], first: first, count: arguments[2], seconds: arguments[3])
-} else if !run(first: first, count: arguments[2], seconds: arguments[3], isTraced: arguments.count > 4) {
+} else if await !run(first: first, count: arguments[2], seconds: arguments[3], isTraced: arguments.count > 4) {
     exit(1)
 }
