@@ -43,9 +43,9 @@ test: ## run the whole test suite, as continuous integration does
 	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" \
 	    SWITCHYARD_TEST_CONVERTER="$(abspath $(VENV)-converter)/bin/python" python3 deploy/check/tests.py $(TESTS)
 
-# Continuous integration builds once, so it leaves out what only later builds, editors and debuggers use.
+# Continuous integration debugs nothing, so it leaves out what only debuggers use. The tests are found in the index.
 build-tests:
-	$(SWIFT) build --build-tests $(if $(CI),--disable-index-store -Xcc -g0 -Xcxx -g0 -Xswiftc -gline-tables-only)
+	$(SWIFT) build --build-tests $(if $(CI),-Xcc -g0 -Xcxx -g0 -Xswiftc -gline-tables-only)
 
 # Installed while the tests are built.
 environments: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci lm-eval-for-ci
