@@ -7,7 +7,7 @@ internal import Synchronization
 ///
 /// A layer gives its state back when the last reference to it goes, so after the last answer that could still change it.
 final class LayerStates: Sendable {
-    /// As many layers as are under way at once: two lanes of an engine, and some whose late answers are awaited.
+    /// As many layers as are in flight at once: two lanes of an engine, and some whose late answers are awaited.
     private static let most = 8
 
     private let free = Mutex<[Monitor<PendingLayer.State>]>([])
