@@ -29,7 +29,8 @@ struct EarlyWriteTests {
         func connectionBegan(_ connection: ConnectionHandler) { self.handler = connection }
 
         func handle(_ event: HTTP2Event) {
-            guard case .endOfStream(let streamID) = event else { return }
+            guard case .headers(let block) = event, block.endStream else { return }
+            let streamID = block.streamID
             self.written.append(self.take().reduce(0) { $0 + $1.readableBytes })
             try? self.codec.submitResponse(
                 streamID: streamID,
@@ -78,7 +79,7 @@ struct EarlyWriteTests {
         var responses: [Int32] = []
         for buffer in role.take() { try client.receive(buffer, now: .now) }
         for event in client.takeEvents() {
-            if case .endOfStream(let streamID) = event { responses.append(streamID) }
+            if case .headers(let block) = event, block.endStream { responses.append(block.streamID) }
         }
         let written = role.written
         try #require(written.count == requests, "\(server.failure as Any), \(all.readableBytes) bytes, \(role.ending)")

@@ -243,6 +243,7 @@ final class ConnectionHandler: ChannelInboundHandler {
                 case .settings: self.watch.peerSettingsArrived()
                 case .settingsAcknowledged: self.watch.ownSettingsAcknowledged()
                 case .endOfStream: messages += 1
+                case .headers(let block) where block.endStream: messages += 1
                 default: break
                 }
                 self.role.handle(event)
