@@ -65,6 +65,30 @@ struct ProcessorPressureTests {
         #expect(!counted.pressure.isHigh)
     }
 
+    @Test("what a thread gives away does not count, and what it waits beyond that does")
+    func given() {
+        var counted = Counted()
+        /// In ten milliseconds of work it gives its processor away 100 times, for 50 us each time.
+        func passes(_ times: Int, waitingLonger time: Duration = .zero, turns: Int = 0) {
+            for _ in 0..<times {
+                var given = ProcessorPressure.Given()
+                for _ in 0..<100 { given.add(.microseconds(50)) }
+                counted.pressure.gaveWay(given)
+                counted.pass(ran: .milliseconds(10), waited: .milliseconds(5) + time, turns: 100 + turns)
+            }
+        }
+        passes(50)
+        #expect(counted.pressure.share == 0)
+        // The turns that it gave away excuse no wait of another kind, and those of a processor that wakes do.
+        passes(50, waitingLonger: .milliseconds(10))
+        #expect(counted.pressure.isHigh && abs(counted.pressure.share - 0.5) < 0.01)
+        passes(50, waitingLonger: .milliseconds(1), turns: 10)
+        #expect(!counted.pressure.isHigh)
+        // What was given away counts once.
+        counted.pass(ran: .milliseconds(10), waited: .milliseconds(10), times: 50)
+        #expect(counted.pressure.isHigh)
+    }
+
     @Test("short times are judged together")
     func short() {
         var counted = Counted()

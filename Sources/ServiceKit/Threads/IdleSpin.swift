@@ -3,14 +3,23 @@
 internal import SwitchyardTypes
 internal import Synchronization
 
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#endif
+
 /// Lets a thread look for what it waits for, again and again, before it sleeps: an answer that comes soon needs no wake-up.
 ///
-/// It pays only where the answer does come soon (``SpinBound``), and where no other thread could use the processor. That the
-/// thread measures in two ways: between two looks pass some 50 nanoseconds, unless the system runs something else on the
-/// processor in between; and the system counts how long the thread waits for a processor (``ProcessorPressure``).
+/// Between two looks it gives way: another thread of the machine that wants the processor gets it, and what the thread waits for may
+/// depend on just that one. So it pays wherever the answer comes soon (``SpinBound``), unless other programs compute. That the
+/// thread measures in two ways: it has its processor back late, since they leave it only when the system takes it away; and the
+/// system counts how long the thread waits for a processor in other ways (``ProcessorPressure``).
 public final class IdleSpin: Sendable {
-    /// What shows that the processor is wanted.
-    private static let gap = Duration.microseconds(50)
+    /// What shows that something else computes on the processor: what brings an answer soon gives way as soon.
+    private static let gap = Duration.milliseconds(1)
+    /// From which time between two looks on another thread has had the processor.
+    private static let turn = Duration.microseconds(2)
 
     private struct State {
         var bound: SpinBound
@@ -48,21 +57,25 @@ public final class IdleSpin: Sendable {
         guard length > .zero else { return looksOnce ? isDone() : false }
         let end = min(deadline ?? start + length, start + length)
         var last = start
+        var given = ProcessorPressure.Given()
         while true {
             if isDone() {
-                self.ended(.found, since: start)
+                self.ended(.found, since: start, given)
                 return true
             }
-            let now = ContinuousClock.now
-            if last.duration(to: now) > Self.gap {
-                self.ended(.interrupted, since: start)
-                return isDone()
-            }
-            guard now < end else {
-                self.ended(.notFound, since: start)
+            let looked = ContinuousClock.now
+            guard looked < end, last.duration(to: looked) <= Self.gap else {
+                self.ended(looked < end ? .interrupted : .notFound, since: start, given)
                 return false
             }
-            last = now
+            sched_yield()
+            last = ContinuousClock.now
+            let gap = looked.duration(to: last)
+            if gap > Self.gap {
+                self.ended(.interrupted, since: start, given)
+                return isDone()
+            }
+            if gap > Self.turn { given.add(gap) }
         }
     }
 
@@ -88,8 +101,15 @@ public final class IdleSpin: Sendable {
         self.crowded.store(isHigh, ordering: .relaxed)
     }
 
-    private func ended(_ outcome: SpinBound.Outcome, since start: ContinuousClock.Instant) {
+    private func ended(
+        _ outcome: SpinBound.Outcome,
+        since start: ContinuousClock.Instant,
+        _ given: ProcessorPressure.Given
+    ) {
         let now = ContinuousClock.now
-        self.state.withLock { $0.bound.ended(outcome, after: start.duration(to: now), now: now) }
+        self.state.withLock { state in
+            state.bound.ended(outcome, after: start.duration(to: now), now: now)
+            state.pressure.gaveWay(given)
+        }
     }
 }

@@ -11,7 +11,7 @@ internal import Musl
 /// It judges by what the system counts for a thread: of the time in which the thread wanted a processor, the share in which it had
 /// none. That says more than whether the thread was pushed aside: one that sleeps often rarely is, and yet finds its processor
 /// taken each time it is woken. What it waits while a sleeping processor wakes, which a virtual machine makes slow, does not count: no
-/// other thread had the processor.
+/// other thread had the processor. Nor does the time for which it gave its processor away and got it back soon.
 package struct ProcessorPressure: Sendable {
     /// What the system has counted for a thread since its start.
     package struct Count: Sendable, Hashable {
@@ -33,6 +33,28 @@ package struct ProcessorPressure: Sendable {
         }
     }
 
+    /// What a thread gave away of its own accord.
+    package struct Given: Sendable, Hashable {
+        private(set) var time = Duration.zero
+        private(set) var turns = 0
+
+        /// Nothing.
+        package init() {}
+
+        /// The thread let others run once.
+        ///
+        /// - Parameter time: How long.
+        package mutating func add(_ time: Duration) {
+            self.time += time
+            self.turns += 1
+        }
+
+        fileprivate mutating func add(_ other: Given) {
+            self.time += other.time
+            self.turns += other.turns
+        }
+    }
+
     /// How often a count is worth taking.
     private static let interval = Duration.milliseconds(10)
     /// How much time in which the thread wanted a processor is judged at once: the system counts by ticks of up to 4 ms.
@@ -47,6 +69,8 @@ package struct ProcessorPressure: Sendable {
 
     private var last: (count: Count, time: ContinuousClock.Instant)?
     private var nextCount: ContinuousClock.Instant?
+    /// What has been given away since the last count.
+    private var given = Given()
     /// The share of the time in which the thread wanted a processor and had none, lately; from 0 to 1.
     package private(set) var share = 0.0
     /// Whether the pressure is high.
@@ -65,6 +89,11 @@ package struct ProcessorPressure: Sendable {
         return true
     }
 
+    /// The thread let others run, which the next count contains.
+    ///
+    /// - Parameter given: What it gave away.
+    package mutating func gaveWay(_ given: Given) { self.given.add(given) }
+
     /// Takes a count into account.
     ///
     /// - Parameters:
@@ -72,29 +101,35 @@ package struct ProcessorPressure: Sendable {
     ///   - now: The time.
     package mutating func counted(_ count: Count, now: ContinuousClock.Instant) {
         guard let (before, time) = self.last else {
-            self.last = (count, now)
+            self.begin(count, now)
             return
         }
         guard before.thread == count.thread else {
             // One thread is judged at a time, as long as it goes on.
-            if time.duration(to: now) > Self.patience { self.last = (count, now) }
+            if time.duration(to: now) > Self.patience { self.begin(count, now) }
             return
         }
         let (ran, turns) = (count.ran - before.ran, count.turns - before.turns)
         guard ran >= .zero, count.waited >= before.waited, turns >= 0 else {
             // Another thread with the name of one that has ended.
-            self.last = (count, now)
+            self.begin(count, now)
             return
         }
-        let waited = max(.zero, count.waited - before.waited - Self.wakeUp * turns)
+        let unasked = max(0, turns - self.given.turns)
+        let waited = max(.zero, count.waited - before.waited - self.given.time - Self.wakeUp * unasked)
         guard ran + waited >= Self.window else {
             self.last?.time = now
             return
         }
-        self.last = (count, now)
+        self.begin(count, now)
         self.share += (waited / (ran + waited) - self.share) / 8
         if self.share >= Self.limits.high { self.isHigh = true }
         if self.share <= Self.limits.low { self.isHigh = false }
+    }
+
+    private mutating func begin(_ count: Count, _ now: ContinuousClock.Instant) {
+        self.last = (count, now)
+        self.given = Given()
     }
 
     /// Checks what must hold between any two calls.
