@@ -33,13 +33,16 @@ struct WrongProtocolTests {
     private static func answer(to parts: [String], port: Int) async throws -> String {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let done = loop.makePromise(of: String.self)
-        let channel = try await ClientBootstrap(group: loop)
+        let connecting = ClientBootstrap(group: loop)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(Reader(done))
                 }
             }
-            .connect(host: "127.0.0.1", port: port).get()
+            .connect(host: "127.0.0.1", port: port)
+        // A promise that nobody keeps would end the process.
+        connecting.whenFailure { done.fail($0) }
+        let channel = try await connecting.get()
         for part in parts { try await channel.writeAndFlush(ByteBuffer(string: part)) }
         return try await done.futureResult.get()
     }
