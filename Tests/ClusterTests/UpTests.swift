@@ -144,7 +144,7 @@ struct UpTests {
                 let hosts = ProcessTree.children(of: try #require(up.process.identifier))
                 try up.process.signal(number)
                 let exit = try await up.process.ended(within: Self.patience)
-                #expect(exit.code == 0, "\(exit)")
+                #expect(exit.code == 0, "\(exit)\n\(up.process.lines.joined(separator: "\n"))")
                 #expect(!hosts.contains(where: ProcessTree.isRunning))
                 #expect(up.folders.isEmpty, "\(up.folders)")
             }

@@ -11,10 +11,10 @@ internal import Musl
 
 /// Lets a thread look for what it waits for, again and again, before it sleeps: an answer that comes soon needs no wake-up.
 ///
-/// Between two looks it gives way: another thread of the machine that wants the processor gets it, and what the thread waits for may
-/// depend on just that one. So it pays wherever the answer comes soon (``SpinBound``), unless other programs compute. That the
-/// thread measures in two ways: it has its processor back late, since they leave it only when the system takes it away; and the
-/// system counts how long the thread waits for a processor in other ways (``ProcessorPressure``).
+/// Between two looks it gives way to any other thread that wants the processor: the answer may depend on just that one. So it pays
+/// wherever the answer comes soon (``SpinBound``), unless other programs compute. It notices them in two ways: it gets its
+/// processor back late, since they keep it until the system takes it away; and the system counts how long the thread waits for
+/// a processor that it has not given away (``ProcessorPressure``).
 public final class IdleSpin: Sendable {
     /// What shows that something else computes on the processor: what brings an answer soon gives way as soon.
     private static let gap = Duration.milliseconds(1)
