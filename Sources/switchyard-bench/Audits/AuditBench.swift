@@ -53,6 +53,8 @@ struct AuditBench: Sendable {
                         program, "expert-host", "--shard", host.shard, "--listen", "127.0.0.1:0", "--address-file",
                         address,
                         "--exit-with-standard-input", "--admin-listen", "off", "--threads", "1",
+                        // Compared before the first bit is flipped, or else the comparison after the start may find the flip.
+                        "--prefault",
                     ],
                     addressFile: address
                 )

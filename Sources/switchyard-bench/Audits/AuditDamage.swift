@@ -85,6 +85,8 @@ struct AuditDamage {
             checkpoint: self.checkpoint,
             configure: { configuration in
                 configuration.choice.auditFraction = fraction
+                // One call a layer: of two, one could be compared while wrong rows come from the other.
+                configuration.choice.replicaChoice = .twoChoices
                 configuration.choice.encoder.deadline = .seconds(30)
                 configuration.choice.decoder.deadline = .seconds(30)
                 // Nothing but bits may take the damaged host out of service here.
