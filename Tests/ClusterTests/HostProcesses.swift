@@ -129,9 +129,45 @@ extension RPCChannel {
             Payload(bytes: request),
             options: CallOptions(deadline: .now.advanced(by: .seconds(300)))
         )
+        return try Self.forwarded(reply)
+    }
+
+    private static func forwarded(_ reply: UnaryReply) throws -> (rows: [UInt8], load: HostLoad?) {
         let message = Array(buffer: reply.message)
         let (envelope, rows) = try message.withUnsafeBytes { try ForwardResponseEnvelope.parse($0) }
         return (Array(message[rows]), envelope.load)
+    }
+
+    /// Starts a `Forward` call that the host has, without its request.
+    ///
+    /// - Returns: Sends the request and waits for the answer.
+    /// - Throws: `RPCError` if the host does not answer.
+    func heldForward() async throws -> (_ request: [UInt8]) async throws -> (rows: [UInt8], load: HostLoad?) {
+        let call = self.clientStreaming(
+            Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name)
+        )
+        // Sent after it on the same connection: when this one is answered, the host has the call.
+        _ = try await self.describeHost()
+        return { request in
+            try await call.requests.write(Payload(bytes: request))
+            call.requests.finish()
+            return try Self.forwarded(await call.response())
+        }
+    }
+
+    /// Starts to watch the host's health.
+    ///
+    /// - Returns: Waits until the host says that it does not serve.
+    func watchedHealth() -> () async throws -> Void {
+        let health = self.serverStreaming(
+            Method(service: HealthMethods.watch.service, name: HealthMethods.watch.name),
+            Payload(bytes: HealthCheckRequest(service: ExpertHostMethods.service).serialized())
+        )
+        return {
+            for try await message in health
+            where try HealthCheckResponse(serialized: Array(buffer: message)).status == .notServing { return }
+            throw ChildProcessError(description: "the host ended its health stream without a word that it drains")
+        }
     }
 
     /// The host's description, once it can be reached.
