@@ -57,3 +57,21 @@ size_t ck_cache_bytes(int level) {
     }
     return level >= 1 && level <= 3 ? atomic_load_explicit(&known[level - 1], memory_order_relaxed) : 0;
 }
+
+/// What `ck_set_near_slices` has set.
+static _Atomic int near_slices = -1;
+
+int ck_prefers_near_slices(void) {
+    const int set = atomic_load_explicit(&near_slices, memory_order_relaxed);
+    if (set >= 0) {
+        return set;
+    }
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd") ? 1 : 0;
+#else
+    return 0;
+#endif
+}
+
+void ck_set_near_slices(int preferred) { atomic_store_explicit(&near_slices, preferred, memory_order_relaxed); }

@@ -30,24 +30,27 @@ typedef struct {
     /// Inputs of a slice at most that passes read from the second-level cache while the next one comes to it from memory; 0:
     /// slices stay in the first-level cache.
     size_t far_slice;
+    /// Rows for each byte of a weight up to which they stay there nevertheless, where the processor gains by it
+    /// (`ck_prefers_near_slices`): reading a slice takes longer than computing with it.
+    size_t near_rows;
 } product_kernel;
 
 static product_kernel kernel_of(int level) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX512) {
-        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, WIDENS_ONCE, {4, 3}, 1024};
+        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, WIDENS_ONCE, {4, 3}, 1024, 6};
     }
     if (level >= CK_LEVEL_AVX2) {
-        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, WIDENS_AT_LOADS, {3, 3}, 1024};
+        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, WIDENS_AT_LOADS, {3, 3}, 1024, 3};
     }
 #endif
 #if defined(__aarch64__)
     if (level == CK_LEVEL_NEON) {
-        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, WIDENS_FIRST, {2, 2}, 0};
+        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, WIDENS_FIRST, {2, 2}, 0, 0};
     }
 #endif
     (void)level;
-    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, WIDENS_FIRST, {12, 12}, 0};
+    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, WIDENS_FIRST, {12, 12}, 0, 0};
 }
 
 // MARK: - The plan
@@ -86,6 +89,8 @@ typedef struct {
     size_t slice;
     /// Whether rows go through each panel once, so that there are no slices.
     int once;
+    /// Whether slices come from the second-level cache, rather than from the first-level one.
+    int far;
 } product_plan;
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -122,9 +127,11 @@ static product_plan plan_of(int level, int type, size_t inputs, size_t rows, int
     plan.once = group_rows <= kernel->rows_of_once[type == CK_TYPE_BF16];
     const int narrow = type == CK_TYPE_BF16 && kernel->widens != WIDENS_FIRST;
     const size_t column_bytes = narrow ? 2 : 4;
+    const int near = ck_prefers_near_slices() && group_rows <= kernel->near_rows * column_bytes;
+    plan.far = kernel->far_slice > 0 && !near;
     if (plan.once) {
         plan.slice = plan.block;
-    } else if (kernel->far_slice > 0) {
+    } else if (plan.far) {
         // Two slices take a quarter of the second-level cache.
         const size_t fitting = ck_cache_bytes(2) / 8 / (CK_PANEL_COLUMNS * column_bytes);
         const int leaves = type == CK_TYPE_BF16 && kernel->widens == WIDENS_ONCE;
@@ -347,7 +354,7 @@ static void run_slice(const product_part *part, const ck_tile *tile, size_t offs
     const product_kernel *kernel = &part->plan->kernel;
     const int narrow = columns <= CK_PANEL_COLUMNS / 2;
     ck_tile pass = *tile;
-    set_ahead(&pass, ahead, share, kernel->far_slice > 0);
+    set_ahead(&pass, ahead, share, part->plan->far);
     const int leaves = kernel->widens == WIDENS_ONCE && type == CK_TYPE_BF16 && !narrow && part->tiles >= WIDENING_PASSES;
     // All tiles cross the first half of the panel and then the second, so that half a short slice fits into the first-level cache.
     for (size_t half = 0; half < (narrow ? 1 : 2); half++) {

@@ -73,6 +73,26 @@ struct PackedProductTests {
         }
     }
 
+    @Test("has the same bits, whichever cache the slices of few rows are cut for", arguments: Self.chained)
+    func nearAndFarSlices(dtype: DType) {
+        defer { KernelReport.setNearSlices(nil) }
+        var numbers = NumberSource(seed: 5)
+        // Several slices for either cache, and a panel that sticks out.
+        let (inputs, outputs) = (1501, 75)
+        let matrix = self.pack(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs, dtype: dtype)
+        let x = numbers.floats(26 * inputs)
+        for level in KernelLevel.available {
+            for rows in [4, 5, 8, 12, 13, 24, 25, 26] {
+                let results = [true, false]
+                    .map { near in
+                        KernelReport.setNearSlices(near)
+                        return bits(self.multiply(matrix, Array(x.prefix(rows * inputs)), rows: rows, level: level))
+                    }
+                #expect(results[0] == results[1], "\(level), \(rows) rows")
+            }
+        }
+    }
+
     @Test("gives a row the same bits among 1 to 64 rows and on every instruction set", arguments: Self.chained)
     func rowsAndLevels(dtype: DType) {
         var numbers = NumberSource(seed: 2)

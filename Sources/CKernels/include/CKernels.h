@@ -100,6 +100,15 @@ int ck_has_level(int level);
 /// Bytes of a data or common cache of the processor, by its level from 1 to 3: 32 KiB, 512 KiB and 0 where it does not say.
 size_t ck_cache_bytes(int level);
 
+/// Whether products of few rows are faster on this processor where their slices of weights come from the first-level cache: 1
+/// on AMD's processors, 0 on others, which get more from memory beside slices in the second-level cache.
+///
+/// Measured on Zen 5 and Emerald Rapids (docs/benchmarks.md). No bit of a product depends on it.
+int ck_prefers_near_slices(void);
+
+/// Sets `ck_prefers_near_slices`, for tests and benchmarks: 1 or 0; -1 leaves it to the processor again.
+void ck_set_near_slices(int preferred);
+
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
