@@ -166,7 +166,7 @@ extension RPCChannel {
         return {
             for try await message in health
             where try HealthCheckResponse(serialized: Array(buffer: message)).status == .notServing { return }
-            throw ChildProcessError(description: "the host ended its health stream without a word that it drains")
+            throw ChildProcessError(description: "the host ended its health stream, and never said that it drains")
         }
     }
 
